@@ -1,0 +1,386 @@
+"""What a Qwen2 model is, in one frozen dataclass, and the ten released ones by name."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qwen2_book.errors import ConfigError
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+DTYPES = ("float32", "bfloat16", "float16")
+
+# What transformers assumes where a file is silent; the class below has Qwen2's own values instead.
+FILE_DEFAULTS = {"rope_theta": 10_000.0, "max_window_layers": 28, "sliding_window": 4096}
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """YaRN's settings (arXiv:2309.00071), with the names of `rope_scaling` in `config.json`."""
+
+    factor: float
+    original_max_position_embeddings: int
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    attention_factor: float | None = None  # None: 0.1 ln(factor) + 1
+
+    def __post_init__(self) -> None:
+        _number(self, "factor", 1.0, 1024.0)
+        _integer(self, "original_max_position_embeddings", 1, 1 << 26)
+        _number(self, "beta_fast", 1e-6, 1e6)
+        _number(self, "beta_slow", 1e-6, 1e6)
+        if self.attention_factor is not None:
+            _number(self, "attention_factor", 1e-6, 1e6)
+
+    @classmethod
+    def from_dict(cls, values: Any, max_position_embeddings: int) -> "RopeScaling | None":
+        """Read `rope_scaling` (or transformers 5's `rope_parameters`); None is plain RoPE."""
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"rope_scaling: found {values!r}, expected an object or null.")
+        values = {key: value for key, value in values.items() if value is not None}
+        kinds = {values.pop("type", None), values.pop("rope_type", None)} - {None}
+        kind = next(iter(kinds)) if len(kinds) == 1 else sorted(map(str, kinds)) or "default"
+        if kind == "default":
+            return None
+        if kind != "yarn":
+            raise ConfigError(
+                f"rope_scaling.rope_type: found {kind!r}, expected 'default' or 'yarn', the two "
+                "that Qwen2 uses. Remove rope_scaling to run with plain rotary positions."
+            )
+        values.pop("rope_theta", None)
+        values.setdefault("original_max_position_embeddings", max_position_embeddings)
+        if values.pop("truncate", True) is not True or float(
+            values.pop("partial_rotary_factor", 1)
+        ) != 1.0:
+            raise ConfigError("rope_scaling: truncate=false and partial rotation are not Qwen2's.")
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ConfigError(f"rope_scaling: unknown fields {unknown}; expected {sorted(known)}.")
+        if "factor" not in values:
+            raise ConfigError("rope_scaling.factor is missing; YaRN needs it (Qwen2's is 4.0).")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Qwen2Config:
+    """The shape and the constants of a Qwen2 model; field names are those of `config.json`.
+
+    A dense model has `num_experts` 0. `layer_types`, where given, says for each layer whether it
+    slides; otherwise the layers from `max_window_layers` on do. Neither has an effect unless
+    `use_sliding_window` is true, and it is false in all ten released checkpoints.
+    `sink_tokens` is this book's own addition: so many first tokens stay visible to every window.
+    """
+
+    vocab_size: int = 151_936
+    hidden_size: int = 896
+    intermediate_size: int = 4864
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 14
+    num_key_value_heads: int = 2
+    head_dim: int | None = None  # None: hidden_size / num_attention_heads
+    max_position_embeddings: int = 32_768
+    rope_theta: float = 1_000_000.0
+    rope_scaling: RopeScaling | None = None
+    rms_norm_eps: float = 1e-6
+    tie_word_embeddings: bool = False
+    use_sliding_window: bool = False
+    sliding_window: int | None = None
+    max_window_layers: int = 0
+    layer_types: tuple[str, ...] | None = None
+    sink_tokens: int = 0
+    num_experts: int = 0
+    num_experts_per_tok: int = 0
+    moe_intermediate_size: int = 0
+    shared_expert_intermediate_size: int = 0
+    decoder_sparse_step: int = 1
+    mlp_only_layers: tuple[int, ...] = ()
+    norm_topk_prob: bool = False
+    router_aux_loss_coef: float = 0.001
+    bos_token_id: int | None = None
+    eos_token_id: int | tuple[int, ...] | None = None
+    pad_token_id: int | None = None
+    initializer_range: float = 0.02
+    dtype: str = "bfloat16"
+
+    def __post_init__(self) -> None:
+        for name in ("layer_types", "mlp_only_layers", "eos_token_id"):
+            if isinstance(value := getattr(self, name), list):
+                object.__setattr__(self, name, tuple(value))
+        if isinstance(self.rope_scaling, Mapping):
+            scaling = RopeScaling.from_dict(self.rope_scaling, self.max_position_embeddings)
+            object.__setattr__(self, "rope_scaling", scaling)
+        _check(self)
+
+    @property
+    def model_type(self) -> str:
+        """`qwen2` or `qwen2_moe`, as in `config.json`."""
+        return "qwen2_moe" if self.num_experts else "qwen2"
+
+    @property
+    def layer_windows(self) -> tuple[int | None, ...]:
+        """For each layer its window W in tokens (itself included), or None for full attention."""
+        if not self.use_sliding_window:
+            return (None,) * self.num_hidden_layers
+        types = self.layer_types or tuple(
+            SLIDING if layer >= self.max_window_layers else FULL
+            for layer in range(self.num_hidden_layers)
+        )
+        return tuple(self.sliding_window if kind == SLIDING else None for kind in types)
+
+    def is_sparse(self, layer: int) -> bool:
+        """Whether this layer's feed-forward part is a mixture of experts."""
+        step = (layer + 1) % self.decoder_sparse_step == 0
+        return self.num_experts > 0 and layer not in self.mlp_only_layers and step
+
+    def with_window(
+        self, window: int | None, sink_tokens: int = 0, full_layers: int = 0
+    ) -> "Qwen2Config":
+        """This configuration with the window switched on (or off, None) from `full_layers` on."""
+        return dataclasses.replace(
+            self,
+            use_sliding_window=window is not None,
+            sliding_window=window,
+            max_window_layers=full_layers,
+            layer_types=None,
+            sink_tokens=sink_tokens,
+        )
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> "Qwen2Config":
+        """Read a `config.json`, or the one in a folder; errors name the file and the field."""
+        path = Path(path)
+        file = path / "config.json" if path.is_dir() else path
+        values = read_json(file, ConfigError)
+        try:
+            return cls.from_dict(values)
+        except ConfigError as error:
+            raise ConfigError(f"{file}: {error}") from None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Qwen2Config":
+        """Both spellings of `config.json`: as released, and as transformers 5 writes it."""
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"found {type(values).__name__}, expected a JSON object.")
+        kind = values.get("model_type")
+        if kind not in ("qwen2", "qwen2_moe"):
+            raise ConfigError(
+                f"model_type: found {kind!r}, expected 'qwen2' or 'qwen2_moe'. This package runs "
+                "the Qwen2 architecture only (Qwen1.5, Qwen2 and Qwen2.5 text models have it)."
+            )
+        if "quantization_config" in values:
+            raise ConfigError(
+                "quantization_config: this checkpoint's weights are packed. Take the unquantised "
+                "checkpoint, or a GGUF file, and quantise after loading."
+            )
+        for name, only in (("hidden_act", "silu"), ("qkv_bias", True)):
+            if values.get(name, only) != only:
+                raise ConfigError(f"{name}: found {values[name]!r}, expected {only!r}.")
+        values = FILE_DEFAULTS | dict(values)
+        if (rope := values.get("rope_parameters")) is not None:
+            values["rope_scaling"] = rope
+            if isinstance(rope, Mapping):
+                values["rope_theta"] = rope.get("rope_theta", values["rope_theta"])
+        values["dtype"] = values.get("dtype") or values.get("torch_dtype") or "float32"
+        known = {field.name for field in dataclasses.fields(cls)}
+        values = {key: value for key, value in values.items() if key in known}
+        required = ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"]
+        required += ["num_attention_heads", "num_key_value_heads"]
+        if kind == "qwen2_moe":
+            required += ["num_experts", "num_experts_per_tok", "moe_intermediate_size"]
+            required += ["shared_expert_intermediate_size"]
+        else:
+            values["num_experts"] = 0
+        if missing := [name for name in required if values.get(name) is None]:
+            raise ConfigError(f"missing {missing}: is this the config.json of a whole checkpoint?")
+        optional = {"rope_scaling", "layer_types", "sliding_window", "head_dim"}
+        optional |= {"bos_token_id", "eos_token_id", "pad_token_id"}
+        return cls(**{k: v for k, v in values.items() if v is not None or k in optional})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields of a released `config.json`, which transformers 4 and 5 both read."""
+        values = dataclasses.asdict(self)
+        values["torch_dtype"] = values.pop("dtype")
+        if self.rope_scaling:
+            scaling = {k: v for k, v in values["rope_scaling"].items() if v is not None}
+            values["rope_scaling"] = {"type": "yarn", "rope_type": "yarn"} | scaling
+        if self.head_dim == self.hidden_size // self.num_attention_heads:
+            del values["head_dim"]
+        if self.use_sliding_window:  # transformers 5 has another rule for the MoE: leave no doubt
+            values["layer_types"] = [SLIDING if w else FULL for w in self.layer_windows]
+        if not self.sink_tokens:
+            del values["sink_tokens"]
+        if not self.num_experts:
+            for field in MOE_FIELDS:
+                del values[field]
+        kept = {"rope_scaling", "layer_types", "bos_token_id", "eos_token_id", "pad_token_id"}
+        values = {k: v for k, v in values.items() if v is not None or k not in kept}
+        architecture = "Qwen2MoeForCausalLM" if self.num_experts else "Qwen2ForCausalLM"
+        head = {"architectures": [architecture], "model_type": self.model_type}
+        return head | values | {"hidden_act": "silu", "use_cache": True}
+
+    @staticmethod
+    def names() -> list[str]:
+        """The ten released checkpoints."""
+        return list(RELEASED)
+
+    @classmethod
+    def named(cls, name: str) -> "Qwen2Config":
+        """One of the ten released configurations, by its name, such as `Qwen2-0.5B-Instruct`."""
+        key = name.removeprefix("Qwen/")
+        if key not in RELEASED:
+            raise ConfigError(f"{name!r} is not a released Qwen2 model; there are {cls.names()}.")
+        return cls(**RELEASED[key])
+
+
+MOE_FIELDS = (
+    *("num_experts", "num_experts_per_tok", "moe_intermediate_size", "decoder_sparse_step"),
+    *("shared_expert_intermediate_size", "mlp_only_layers", "norm_topk_prob"),
+    "router_aux_loss_coef",
+)
+
+
+def _released() -> dict[str, dict[str, Any]]:
+    """Sizes: technical report, table 1. The rest: each checkpoint's own `config.json`.
+
+    The window written in the 57B-A14B-Instruct file could not be confirmed, so none is given; the
+    switch is off there as everywhere.
+    """
+    moe = {"num_experts": 64, "num_experts_per_tok": 8, "moe_intermediate_size": 2560}
+    moe["shared_expert_intermediate_size"] = 20_480
+    sizes = {  # hidden, feed-forward, layers, query heads, key-value heads, rows, tied
+        "0.5B": (896, 4864, 24, 14, 2, 151_936, True),
+        "1.5B": (1536, 8960, 28, 12, 2, 151_936, True),
+        "7B": (3584, 18_944, 28, 28, 4, 152_064, False),
+        "72B": (8192, 29_568, 80, 64, 8, 152_064, False),
+        "57B-A14B": (3584, 18_944, 28, 28, 4, 151_936, False),
+    }
+    instruct_window = {"0.5B": 32_768, "1.5B": 32_768, "7B": 131_072, "72B": 131_072}
+    released = {}
+    for size, (hidden, inner, layers, heads, kv_heads, rows, tied) in sizes.items():
+        base = {
+            **{"vocab_size": rows, "hidden_size": hidden, "intermediate_size": inner},
+            **{"num_hidden_layers": layers, "num_attention_heads": heads},
+            **{"num_key_value_heads": kv_heads, "tie_word_embeddings": tied},
+            **{"max_position_embeddings": 131_072, "sliding_window": 131_072},
+            **{"max_window_layers": layers, "bos_token_id": 151_643, "eos_token_id": 151_643},
+            **(moe if size == "57B-A14B" else {}),
+        }
+        released[f"Qwen2-{size}"] = base | {"rms_norm_eps": 1e-5 if size == "72B" else 1e-6}
+        released[f"Qwen2-{size}-Instruct"] = base | {
+            "max_position_embeddings": 32_768,
+            "sliding_window": instruct_window.get(size),
+            "eos_token_id": 151_643 if size == "57B-A14B" else 151_645,
+        }
+    return released
+
+
+RELEASED = _released()
+
+
+def read_json(file: Path, error: type[ValueError], limit: int = 64 << 20) -> Any:
+    """The JSON value in a file; whatever is wrong with it ends in `error`, naming the file."""
+    try:
+        if (size := file.stat().st_size) > limit:
+            raise error(f"{file}: {size:,} bytes, expected at most {limit:,}.")
+        return json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise error(f"{file} is not there; expected a checkpoint folder's {file.name}.") from None
+    except (OSError, ValueError, RecursionError) as problem:
+        if isinstance(problem, error):
+            raise
+        raise error(f"{file} is not readable JSON ({problem}); fetch it again.") from None
+
+
+def _found(name: str, value: Any, expected: str) -> ConfigError:
+    return ConfigError(f"{name}: found {value!r:.80}, expected {expected}.")
+
+
+def _integer(config: Any, name: str, low: int, high: int) -> None:
+    value = getattr(config, name)
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise _found(name, value, f"an integer from {low:,} to {high:,}")
+
+
+def _number(config: Any, name: str, low: float, high: float) -> None:
+    value = getattr(config, name)
+    good = isinstance(value, int | float) and not isinstance(value, bool)
+    if not good or not math.isfinite(value) or not low <= value <= high:
+        raise _found(name, value, f"a number from {low:g} to {high:g}")
+    object.__setattr__(config, name, float(value))
+
+
+def _check(config: Qwen2Config) -> None:
+    """Refuse what is not a Qwen2; the bounds are generous, and keep absurd files from harm."""
+    for name in ("hidden_size", "intermediate_size"):
+        _integer(config, name, 1, 1 << 20)
+    _integer(config, "vocab_size", 1, 1 << 22)
+    _integer(config, "num_hidden_layers", 1, 1024)
+    for name in ("num_attention_heads", "num_key_value_heads"):
+        _integer(config, name, 1, 4096)
+    if config.num_attention_heads % config.num_key_value_heads:
+        expected = f"a divisor of num_attention_heads ({config.num_attention_heads})"
+        raise _found("num_key_value_heads", config.num_key_value_heads, expected)
+    if config.head_dim is None:
+        if config.hidden_size % config.num_attention_heads:
+            expected = f"a multiple of num_attention_heads ({config.num_attention_heads})"
+            raise _found("hidden_size", config.hidden_size, expected)
+        head_dim = config.hidden_size // config.num_attention_heads
+        object.__setattr__(config, "head_dim", head_dim)
+    _integer(config, "head_dim", 1, 1 << 14)
+    if config.head_dim % 2:  # type: ignore[operator]
+        raise _found("head_dim", config.head_dim, "an even number, since rotation works on pairs")
+    _integer(config, "max_position_embeddings", 1, 1 << 26)
+    _number(config, "rope_theta", 1.0 + 1e-6, 1e15)
+    _number(config, "rms_norm_eps", 0.0, 1.0)
+    _number(config, "initializer_range", 0.0, 10.0)
+    for name in ("tie_word_embeddings", "use_sliding_window", "norm_topk_prob"):
+        if not isinstance(value := getattr(config, name), bool):
+            raise _found(name, value, "true or false")
+    if config.rope_scaling is not None and not isinstance(config.rope_scaling, RopeScaling):
+        raise _found("rope_scaling", config.rope_scaling, "a RopeScaling, an object or null")
+    if config.dtype not in DTYPES:
+        raise _found("dtype", config.dtype, f"one of {', '.join(DTYPES)}")
+    _check_window(config)
+    _check_experts(config)
+    _check_ids(config)
+
+
+def _check_window(config: Qwen2Config) -> None:
+    if config.sliding_window is not None or config.use_sliding_window:
+        _integer(config, "sliding_window", 0 if not config.use_sliding_window else 1, 1 << 26)
+    _integer(config, "max_window_layers", 0, 1 << 20)  # above the number of layers is legal
+    _integer(config, "sink_tokens", 0, 1 << 26)
+    if config.layer_types is not None:
+        types, layers = config.layer_types, config.num_hidden_layers
+        if not isinstance(types, tuple) or len(types) != layers or {*map(str, types)} - {
+            FULL,
+            SLIDING,
+        }:
+            raise _found("layer_types", types, f"{layers} times {FULL!r} or {SLIDING!r}")
+
+
+def _check_experts(config: Qwen2Config) -> None:
+    _integer(config, "num_experts", 0, 4096)
+    if not config.num_experts:
+        return
+    _integer(config, "num_experts_per_tok", 1, config.num_experts)
+    for name in ("moe_intermediate_size", "shared_expert_intermediate_size"):
+        _integer(config, name, 1, 1 << 20)
+    _integer(config, "decoder_sparse_step", 1, 1 << 20)
+    _number(config, "router_aux_loss_coef", 0.0, 1e6)
+    if config.num_experts * config.num_hidden_layers > 16_384:
+        raise _found("num_experts", config.num_experts, "at most 16,384 experts in all layers")
+    layers = config.mlp_only_layers
+    if not isinstance(layers, tuple) or not all(type(layer) is int for layer in layers):
+        raise _found("mlp_only_layers", layers, "a list of layer numbers")
+
+
+def _check_ids(config: Qwen2Config) -> None:
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = getattr(config, name)
+        ids = value if isinstance(value, tuple) else () if value is None else (value,)
+        if not all(type(i) is int and 0 <= i < 1 << 32 for i in ids):
+            raise _found(name, value, "a token id or null")
