@@ -100,7 +100,7 @@ class Qwen2(nn.Module):
         prompt, ids outside the vocabulary, other padding, or more tokens than the cache can hold.
         """
         if not torch.compiler.is_compiling():
-            self.check(token_ids)
+            self.check(token_ids, cache)
         positions, masks = self.positions_and_masks(token_ids, cache, attention_mask)
         cos, sin = self.model.rotary(positions.clamp(min=0))
         x = self.model.embed_tokens(token_ids)
@@ -138,8 +138,8 @@ class Qwen2(nn.Module):
                 masks[window] = seen[:, None]
         return positions, masks
 
-    def check(self, token_ids: Tensor) -> None:
-        """Refuse what is not a batch of prompts; ids are only looked at on the CPU."""
+    def check(self, token_ids: Tensor, cache: KVCache | None = None) -> None:
+        """Refuse what cannot be run; ids are only looked at on the CPU."""
         if token_ids.ndim != 2 or 0 in token_ids.shape:
             raise ValueError(
                 f"token_ids: found shape {tuple(token_ids.shape)}, expected (batch, seq) with at "
@@ -152,6 +152,14 @@ class Qwen2(nn.Module):
                 raise ValueError(
                     f"token_ids: found id {bad}, expected 0 to {self.config.vocab_size - 1:,}. "
                     "Are these ids from this model's tokenizer?"
+                )
+        if cache is not None:
+            found = cache.batch, cache.keys[0].dtype, cache.keys[0].device.type
+            expected = len(token_ids), self.dtype, self.device.type
+            if found != expected:
+                raise ValueError(
+                    f"cache: found (batch, dtype, device) {found}, expected {expected}. Make it with "
+                    "KVCache(model.config, batch, capacity, model.device, model.dtype)."
                 )
 
     def with_window(

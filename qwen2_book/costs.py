@@ -1,0 +1,79 @@
+"""What a model costs, computed from its configuration alone: parameters, bytes, operations."""
+
+from qwen2_book.cache import ROLLBACK
+from qwen2_book.config import Qwen2Config
+from qwen2_book.window import count_pairs
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def parameters(config: Qwen2Config) -> dict[str, int]:
+    """Parameters by part. `active` are those that one token runs through; tied heads count once."""
+    assert config.head_dim is not None
+    hidden, layers, dim = config.hidden_size, config.num_hidden_layers, config.head_dim
+    query, key_value = config.num_attention_heads * dim, config.num_key_value_heads * dim
+    attention = (query + 2 * key_value) * (hidden + 1) + query * hidden
+    embedding = config.vocab_size * hidden
+    sparse = sum(config.is_sparse(layer) for layer in range(layers))
+    expert = 3 * hidden * config.moe_intermediate_size
+    shared = 3 * hidden * config.shared_expert_intermediate_size
+    router = config.num_experts * hidden + hidden  # and the shared expert's gate
+    dense = (layers - sparse) * 3 * hidden * config.intermediate_size
+    feed_forward = dense + sparse * (config.num_experts * expert + shared + router)
+    active = dense + sparse * (config.num_experts_per_tok * expert + shared + router)
+    counts = {
+        "embedding": embedding,
+        "attention": layers * attention,
+        "feed_forward": feed_forward,
+        "norm": (2 * layers + 1) * hidden,
+        "head": 0 if config.tie_word_embeddings else embedding,
+    }
+    total = sum(counts.values())
+    both = counts["embedding"] + counts["head"]
+    idle = feed_forward - active
+    return counts | {
+        "total": total,
+        "non_embedding": total - both,
+        "active": total - idle,
+        "active_non_embedding": total - both - idle,
+    }
+
+
+def weight_bytes(config: Qwen2Config, dtype: str = "bfloat16") -> int:
+    """Bytes of all weights."""
+    return parameters(config)["total"] * BYTES[dtype]
+
+
+def cache_bytes(
+    config: Qwen2Config, length: int, dtype: str = "bfloat16", batch: int = 1, ring: bool = True
+) -> int:
+    """Bytes of keys and values for `length` tokens; equal to `KVCache(...).nbytes`."""
+    assert config.head_dim is not None
+    per_token = 2 * config.num_key_value_heads * config.head_dim * BYTES[dtype]
+    ring = ring and config.sink_tokens == 0
+    kept = [
+        min(length, window + ROLLBACK) if window and ring else length
+        for window in config.layer_windows
+    ]
+    return batch * per_token * sum(kept)
+
+
+def matmul_flops(config: Qwen2Config) -> int:
+    """Operations of one token in all weight matrices: 2 a weight, the head included."""
+    counts = parameters(config)
+    biases = config.num_attention_heads + 2 * config.num_key_value_heads
+    biases *= config.num_hidden_layers * (config.head_dim or 0)
+    head = config.vocab_size * config.hidden_size
+    return 2 * (counts["active_non_embedding"] - counts["norm"] - biases + head)
+
+
+def attention_flops(config: Qwen2Config, length: int) -> int:
+    """Operations of scores and weighted sums over a whole prompt: 4 head_dim a pair and head."""
+    per_pair = 4 * config.num_attention_heads * (config.head_dim or 0)
+    pairs = (count_pairs(length, w, config.sink_tokens) for w in config.layer_windows)
+    return per_pair * sum(pairs)
+
+
+def prefill_flops(config: Qwen2Config, length: int) -> int:
+    """Operations to take in a prompt of `length` tokens, the head applied to every one."""
+    return length * matmul_flops(config) + attention_flops(config, length)

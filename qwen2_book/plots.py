@@ -1,0 +1,131 @@
+"""Static figures: what attention looks at, with a window laid over it."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from qwen2_book.trace import Trace
+
+INK, ORANGE, PAPER = "#1f2430", "#d55e00", "#ffffff"
+
+STYLE: dict[str, Any] = {
+    "font.family": [
+        *("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans SC", "PingFang SC", "Hiragino Sans GB"),
+        *("Microsoft YaHei", "WenQuanYi Micro Hei", "Noto Sans", "Noto Sans Thai"),
+    ],
+    "font.size": 9,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "figure.facecolor": PAPER,
+    "figure.dpi": 110,
+    "svg.fonttype": "none",  # text stays text: the viewer's own fonts draw every script
+    "text.parse_math": False,  # a token that holds a dollar sign is no formula
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The book's look, in the first of its fonts that are installed."""
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    families = [name for name in STYLE["font.family"] if name in installed]
+    with matplotlib.rc_context(STYLE | {"font.family": families}):
+        yield
+
+
+class QuietFigure(Figure):
+    """A figure that draws a box for a script that no installed font has, without a warning."""
+
+    def draw(self, renderer: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")
+            super().draw(renderer)
+
+    def get_tightbbox(self, *args: Any, **kwargs: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")
+            return super().get_tightbbox(*args, **kwargs)
+
+
+def save_figure(figure: Figure, file: str | Path | IO[bytes], kind: str) -> None:
+    """Write a figure as `svg` or `png`; the text of an SVG stays text, in the viewer's fonts."""
+    with style():
+        figure.savefig(file, format=kind)
+
+
+def attention_windows(
+    seen: Trace,
+    tokens: Sequence[str],
+    heads: Sequence[tuple[int, int]],
+    window: int | None = None,
+    sink_tokens: int = 0,
+    columns: int = 4,
+) -> Figure:
+    """Attention maps of (layer, head) pairs over one prompt, the window drawn as a line.
+
+    Each title tells the share of the head's attention that the window keeps, averaged over the
+    rows. `seen` must hold those layers and heads; `tokens` are the labels, one a column.
+    """
+    columns = min(columns, len(heads))
+    lines = -(-len(heads) // columns)
+    with style():
+        figure, axes = plt.subplots(
+            lines,
+            columns,
+            squeeze=False,
+            layout="constrained",
+            figsize=(3.1 * columns, 3.3 * lines),
+            FigureClass=QuietFigure,
+        )
+        for axis in axes.flat[len(heads) :]:
+            axis.set_visible(False)
+        for axis, (layer, head) in zip(axes.flat, heads, strict=False):
+            _map(axis, seen, layer, head, window, sink_tokens)
+        _label(axes[:, 0], axes[-1], tokens, seen.rows)
+    return figure
+
+
+def _map(
+    axis: Axes, seen: Trace, layer: int, head: int, window: int | None, sink_tokens: int
+) -> None:
+    which = seen.heads.index(head)
+    weights = seen.attention[layer][0, which].cpu().numpy()
+    rows, keys = weights.shape
+    axis.imshow(np.sqrt(weights), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    title = f"layer {layer}, head {head}"
+    if window is not None:
+        kept = float(seen.mass_in_window(layer, window, sink_tokens)[0, which].mean())
+        title += f": {kept:.0%} inside"
+        inside = np.zeros((rows, keys), dtype=bool)
+        for line, row in enumerate(seen.rows):
+            inside[line, max(0, row - window + 1) : row + 1] = True
+            inside[line, : min(sink_tokens, row + 1)] = True
+        shade = np.zeros((rows, keys, 4))
+        shade[~inside & (np.arange(keys)[None] <= np.array(seen.rows)[:, None])] = (0, 0, 0, 0.16)
+        axis.imshow(shade, aspect="auto")
+        axis.contour(inside, levels=[0.5], colors=ORANGE, linewidths=1.2)
+    axis.set_title(title, fontsize=9)
+    axis.set_xticks([])
+    axis.set_yticks([])
+
+
+def _label(left: Sequence[Axes], bottom: Sequence[Axes], tokens: Sequence[str], rows: list) -> None:
+    labels = [token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥") for token in tokens]
+    size = 7 if len(labels) <= 32 else 5
+    if len(labels) > 64:
+        return
+    for axis in left:
+        axis.set_yticks(range(len(rows)), [labels[row] for row in rows], fontsize=size)
+    for axis in bottom:
+        axis.set_xticks(range(len(labels)), labels, rotation=90, fontsize=size)

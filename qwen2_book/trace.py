@@ -1,0 +1,133 @@
+"""What a forward pass saw: attention rows, residual norms, the logit lens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from qwen2_book.model import Qwen2
+from qwen2_book.window import visible
+
+ROW_BLOCK = 128  # rows whose scores are held at once
+
+
+@dataclass
+class Trace:
+    """What `trace` was asked for.
+
+    attention: layer -> (batch, heads, rows, keys), float32, each row summing to 1;
+    residual_norms: (layers + 1, batch, seq), the length of the residual stream's vector after the
+    embedding and after each layer; logits: (batch, 1, vocab) after the last token;
+    lens_ids, lens_probabilities: (layers + 1, batch, rows, lens), what the model would say if it
+    stopped after the embedding or after that layer.
+    """
+
+    token_ids: Int[Tensor, "batch seq"]
+    rows: list[int]
+    heads: list[int]
+    logits: Float[Tensor, "batch 1 vocab"]
+    residual_norms: Float[Tensor, "states batch seq"]
+    attention: dict[int, Float[Tensor, "batch heads rows keys"]] = field(default_factory=dict)
+    lens_ids: Int[Tensor, "states batch rows lens"] | None = None
+    lens_probabilities: Float[Tensor, "states batch rows lens"] | None = None
+
+    def mass_in_window(
+        self, layer: int, window: int, sink_tokens: int = 0
+    ) -> Float[Tensor, "batch heads rows"]:
+        """The share of each row's attention that a window would keep, for unpadded prompts."""
+        return mass_in_window(self.attention[layer], self.rows, window, sink_tokens)
+
+
+def mass_in_window(
+    attention: Float[Tensor, "*batch rows keys"],
+    rows: Sequence[int],
+    window: int,
+    sink_tokens: int = 0,
+) -> Float[Tensor, "*batch rows"]:
+    """The attention on keys with 0 <= i - j < window or j < sink_tokens; rows holds each i."""
+    keys = torch.arange(attention.shape[-1], device=attention.device)[None]
+    queries = torch.tensor([list(rows)], device=attention.device)
+    return (attention * visible(queries, keys, window, sink_tokens)[0]).sum(-1)
+
+
+@torch.no_grad()
+def trace(
+    model: Qwen2,
+    token_ids: Int[Tensor, "batch seq"] | Sequence[int],
+    layers: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
+    rows: slice | Sequence[int] | None = None,
+    lens: int = 0,
+) -> Trace:
+    """Run the model once and keep what is asked for, nothing else.
+
+    layers, heads: whose attention (None: of all); rows: of which queries (None: of all);
+    lens: how many of the likeliest tokens to read off the residual stream after each layer.
+    Raises ValueError for layers, heads or rows that do not exist.
+    """
+    if not isinstance(token_ids, Tensor):
+        token_ids = torch.tensor([list(token_ids)], dtype=torch.long)
+    token_ids = token_ids.to(model.device)
+    config = model.config
+    layers = _chosen("layer", layers, config.num_hidden_layers)
+    heads = _chosen("head", heads, config.num_attention_heads)
+    rows = _chosen("row", rows, token_ids.shape[1])
+    attention: dict[int, Tensor] = {}
+    states: list[Tensor] = []
+    lenses: list[tuple[Tensor, Tensor]] = []
+
+    def watch_attention(module, args):
+        attention[module.layer] = _rows(module, args, heads, rows)
+
+    def watch_state(module, args, output):
+        states.append(output.float().norm(dim=-1))
+        if lens:
+            logits = model.lm_head(model.model.norm(output[:, rows]))[..., : model.vocab_limit]
+            probabilities = logits.float().softmax(-1)
+            lenses.append(tuple(probabilities.topk(lens)))
+
+    parts = [model.model.embed_tokens, *model.model.layers]
+    hooks = [part.register_forward_hook(watch_state) for part in parts]
+    for layer in layers:
+        part = model.model.layers[layer].self_attn
+        hooks.append(part.register_forward_pre_hook(watch_attention))
+    try:
+        logits = model(token_ids, last_only=True)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    seen = Trace(token_ids, rows, heads, logits, torch.stack(states), attention)
+    if lens:
+        seen.lens_probabilities = torch.stack([probabilities for probabilities, _ in lenses])
+        seen.lens_ids = torch.stack([ids for _, ids in lenses])
+    return seen
+
+
+def _rows(module, args: tuple, heads: list[int], rows: list[int]) -> Tensor:
+    """Attention (batch, heads, rows, keys) of one layer, from the input that it is about to get."""
+    x, cos, sin, mask = args[:4]
+    query, key = module.query_key(x, cos, sin)
+    groups = query.shape[1] // key.shape[1]
+    key = key[:, [head // groups for head in heads]].float()
+    blocks = []
+    for start in range(0, len(rows), ROW_BLOCK):
+        block = rows[start : start + ROW_BLOCK]
+        scores = query[:, heads][:, :, block].float() @ key.mT * module.head_dim**-0.5
+        if mask is None:
+            positions = torch.arange(x.shape[1], device=x.device)[None]
+            seen = visible(positions[:, block], positions)[:, None]
+        else:
+            seen = mask[:, :, block]
+        blocks.append(scores.masked_fill(~seen, -torch.inf).softmax(-1))
+    return torch.cat(blocks, 2)
+
+
+def _chosen(what: str, wanted: slice | Sequence[int] | None, count: int) -> list[int]:
+    if wanted is None or isinstance(wanted, slice):
+        return list(range(count))[wanted if wanted is not None else slice(None)]
+    chosen = [index + count if index < 0 else index for index in wanted]
+    if bad := [index for index in chosen if not 0 <= index < count]:
+        raise ValueError(f"{what}s {bad}: expected 0 to {count - 1}.")
+    return chosen
