@@ -1,0 +1,1 @@
+"""Checkpoints: safetensors and GGUF files read, verified and written; hub folders fetched."""
