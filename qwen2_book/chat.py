@@ -6,9 +6,10 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
-from jinja2 import TemplateError, nodes
+from jinja2 import Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from qwen2_book.errors import TokenizerError
@@ -93,11 +94,10 @@ def _message(number: int, message: Any) -> dict[str, Any]:
     return {**message, "content": content or ""}
 
 
-def _run(template: str, variables: dict[str, Any]) -> str:
+@lru_cache(maxsize=16)
+def _compiled(template: str) -> Template:
     if len(template) > MAX_TEMPLATE:
-        raise TokenizerError(
-            f"chat_template: {len(template):,} characters, expected at most {MAX_TEMPLATE:,}."
-        )
+        raise TemplateError(f"{len(template):,} characters, expected at most {MAX_TEMPLATE:,}")
 
     def refuse(message: str) -> None:
         raise TemplateError(message)
@@ -105,6 +105,17 @@ def _run(template: str, variables: dict[str, Any]) -> str:
     def to_json(value: Any, indent: int | None = None) -> str:
         return json.dumps(value, ensure_ascii=False, indent=indent)
 
+    environment = _Sandbox(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = to_json
+    environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment.from_string(template)
+
+
+def _run(template: str, variables: dict[str, Any]) -> str:
+    """The rendered template; stops one that loops for ever by counting the lines it runs."""
     steps, before = 0, sys.gettrace()
 
     def count(frame: Any, event: str, argument: Any) -> Any:
@@ -116,17 +127,8 @@ def _run(template: str, variables: dict[str, Any]) -> str:
             raise TemplateError(f"it runs for more than {MAX_STEPS:,} steps")
         return count
 
-    environment = _Sandbox(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = to_json
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     try:
-        tree = environment.parse(template)
-        if any(isinstance(node, nodes.Const) and _huge(node.value) for node in tree.find_all(nodes.Const)):
-            raise TemplateError("it holds a number that no template needs")
-        compiled = environment.from_string(tree)
+        compiled = _compiled(template)
         sys.settrace(count)
         return compiled.render(variables)
     except Exception as error:
@@ -136,10 +138,6 @@ def _run(template: str, variables: dict[str, Any]) -> str:
         ) from None
     finally:
         sys.settrace(before)
-
-
-def _huge(value: Any) -> bool:
-    return isinstance(value, int) and abs(value) > 1 << 31
 
 
 @dataclass(frozen=True)

@@ -195,6 +195,10 @@ class Qwen2Config:
             values["num_experts"] = 0
         if missing := [name for name in required if values.get(name) is None]:
             raise ConfigError(f"missing {missing}: is this the config.json of a whole checkpoint?")
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        if values.get("rope_scaling") is not None:
+            length = values.get("max_position_embeddings", cls.max_position_embeddings)
+            values["rope_scaling"] = RopeScaling.from_dict(values["rope_scaling"], length)
         optional = {"rope_scaling", "layer_types", "sliding_window", "head_dim"}
         optional |= {"bos_token_id", "eos_token_id", "pad_token_id"}
         return cls(**{k: v for k, v in values.items() if v is not None or k in optional})
@@ -202,6 +206,7 @@ class Qwen2Config:
     def to_dict(self) -> dict[str, Any]:
         """The fields of a released `config.json`, which transformers 4 and 5 both read."""
         values = dataclasses.asdict(self)
+        values = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
         values["torch_dtype"] = values.pop("dtype")
         if self.rope_scaling:
             scaling = {k: v for k, v in values["rope_scaling"].items() if v is not None}

@@ -32,10 +32,10 @@ def inverse_frequencies(config: Qwen2Config) -> tuple[Float[Tensor, "pairs"], fl
     low = max(math.floor(pair_that_turns(yarn.beta_fast)), 0)
     high = min(math.ceil(pair_that_turns(yarn.beta_slow)), dim - 1)
     pair = torch.arange(dim // 2, dtype=torch.float32, device="cpu")
-    ramp = ((pair - low) / ((high - low) or 0.001)).clamp(0, 1)
+    kept = 1 - ((pair - low) / ((high - low) or 0.001)).clamp(0, 1)
     slowed = 1.0 / (yarn.factor * powers)
     factor = yarn.attention_factor or 0.1 * math.log(yarn.factor) + 1
-    return slowed * ramp + plain * (1 - ramp), factor
+    return slowed * (1 - kept) + plain * kept, factor
 
 
 class RotaryEmbedding(nn.Module):

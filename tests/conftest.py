@@ -1,0 +1,76 @@
+"""Shapes are checked while the tests run; tests of a real checkpoint are counted."""
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Every annotated function of the package checks its shapes, for the whole session. The
+# configuration is left out: it checks its fields itself, and its errors are what is tested.
+PACKAGE = Path(__file__).parent.parent / "qwen2_book"
+MODULES = [file.relative_to(PACKAGE.parent).with_suffix("") for file in PACKAGE.rglob("*.py")]
+CHECKED = [".".join(module.parts) for module in MODULES if module.stem not in ("config", "__init__")]
+_shapes = install_import_hook(CHECKED, "beartype.beartype")
+_shapes.__enter__()
+
+import torch  # noqa: E402
+
+torch.set_num_threads(1)  # the runner starts one process a core
+
+VARIABLE = "QWEN2_BOOK_CHECKPOINT"
+REAL = {"real_checkpoint", "real_gguf"}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if REAL & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.real_checkpoint)
+            item.add_marker(pytest.mark.xdist_group("real"))  # one process loads it, once
+
+
+@pytest.fixture(scope="session")
+def real_checkpoint() -> Path:
+    """The folder of the real checkpoint."""
+    value = os.environ.get(VARIABLE)
+    if not value:
+        pytest.skip(f"set {VARIABLE} to a checkpoint's folder (see checkpoints.md)")
+    path = Path(value)
+    folder = path if path.is_dir() else path.parent
+    assert (folder / "config.json").is_file(), f"{VARIABLE}={value}: no config.json there"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_gguf(real_checkpoint: Path) -> Path:
+    """The GGUF file of the same checkpoint."""
+    (file,) = real_checkpoint.glob("*.gguf")
+    return file
+
+
+def pytest_terminal_summary(terminalreporter, exitstatus, config):
+    counts = _real(terminalreporter)
+    where = os.environ.get(VARIABLE)
+    name = Path(where).name if where else f"{VARIABLE} is not set"
+    terminalreporter.write_line(
+        f"real-checkpoint tests: {counts['passed'] + counts['failed']} ran, "
+        f"{counts['skipped']} skipped ({name})"
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session, exitstatus):
+    """With the variable set, a skipped real-checkpoint test is a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or hasattr(session.config, "workerinput"):
+        return
+    if os.environ.get(VARIABLE) and _real(reporter)["skipped"] and exitstatus == 0:
+        reporter.write_line(f"FAILED: {VARIABLE} is set, but tests that need it were skipped")
+        session.exitstatus = 1
+
+
+def _real(reporter) -> dict[str, int]:
+    return {
+        kind: sum("real_checkpoint" in report.keywords for report in reporter.stats.get(kind, ()))
+        for kind in ("passed", "failed", "skipped")
+    }

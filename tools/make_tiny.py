@@ -1,0 +1,142 @@
+"""Train the tiny checkpoint that the package ships: `python tools/make_tiny.py [--minutes 10]`.
+
+Makes its own text (tools/tiny_world.py), its own tokenizer and its own model; writes
+qwen2_book/assets/tiny, with the log of the run (log.csv) and what was measured (card.json) beside.
+The data, the initial weights and the order of the batches follow from the seed; how many steps fit
+into the minutes depends on the machine, so a second run gives a like model, not the same bytes.
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import math
+import random
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tiny_world import conversations, story
+
+from qwen2_book import Qwen2, Qwen2Config, Tokenizer, generate, save
+from qwen2_book.loading import TINY
+
+SEED, HELD_OUT_SEED = 0, 1_000_003
+CONVERSATIONS, LENGTH, BATCH = 60_000, 160, 24
+SHAPE = {
+    **{"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 5},
+    **{"num_attention_heads": 4, "num_key_value_heads": 2, "rope_theta": 10_000.0},
+    **{"max_position_embeddings": 512, "sliding_window": 512, "max_window_layers": 5},
+    "tie_word_embeddings": True,
+}
+
+
+def ids_of(tokenizer: Tokenizer, turns: list[tuple[str, str]]) -> list[int]:
+    messages = [{"role": role, "content": text} for role, text in turns]
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=False)
+    return [*ids, tokenizer.added["<|endoftext|>"]]
+
+
+def packed(tokenizer: Tokenizer, seed: int, count: int) -> torch.Tensor:
+    """Conversations one after the other, cut into rows of LENGTH + 1 tokens."""
+    stream = [i for turns in conversations(seed, count) for i in ids_of(tokenizer, turns)]
+    rows = len(stream) // (LENGTH + 1)
+    return torch.tensor(stream[: rows * (LENGTH + 1)]).view(rows, LENGTH + 1)
+
+
+def loss_of(model: Qwen2, rows: torch.Tensor) -> torch.Tensor:
+    logits = model(rows[:, :-1])
+    return F.cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten())
+
+
+@torch.no_grad()
+def marks(model: Qwen2, tokenizer: Tokenizer, count: int = 150) -> dict[str, dict]:
+    """Questions about unseen stories: the share answered exactly, per language and kind."""
+    random_ = random.Random(HELD_OUT_SEED)
+    result: dict[str, dict] = {}
+    for language in ("en", "zh"):
+        asked = []
+        while len(asked) < count:
+            tale = story(random_, language)
+            kind, question, answer = random_.choice(tale.questions)
+            between = " " if language == "en" else ""
+            asked.append((kind, tale.text + between + question, answer))
+        prompts = [
+            tokenizer.apply_chat_template([{"role": "user", "content": text}])
+            for _, text, _ in asked
+        ]
+        for (kind, _, answer), row in zip(
+            asked, generate(model, prompts, max_new_tokens=24).tolist(), strict=True
+        ):
+            said = tokenizer.decode(row).split("<|im_end|>")[0]
+            counts = result.setdefault(language, {}).setdefault(kind, {"right": 0, "asked": 0})
+            counts["asked"] += 1
+            counts["right"] += said == answer
+    return result
+
+
+def train(minutes: float) -> None:
+    torch.manual_seed(SEED)
+    texts = (text for turns in conversations(SEED, 4000) for _, text in turns)
+    tokenizer = Tokenizer.train([*texts, "You are a helpful assistant. system user assistant"], 1200)
+    data, held_out = packed(tokenizer, SEED, CONVERSATIONS), packed(tokenizer, HELD_OUT_SEED, 400)
+    end, start, stop = (tokenizer.added[t] for t in ("<|endoftext|>", "<|im_start|>", "<|im_end|>"))
+    rows = -(-len(tokenizer) // 64) * 64  # padded, as the released embeddings are
+    config = Qwen2Config(vocab_size=rows, bos_token_id=end, eos_token_id=stop, **SHAPE)
+    model = Qwen2(config)
+    decayed = [p for p in model.parameters() if p.ndim == 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    peak = 4e-3
+    optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.95))
+    TINY.mkdir(parents=True, exist_ok=True)
+    began, done, step, log = time.perf_counter(), 0.0, 0, []
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {data.numel():,} tokens a pass")
+    order = torch.randperm(len(data))
+    while done < 1:
+        at = step * BATCH % (len(data) - BATCH)
+        done = min((time.perf_counter() - began) / (60 * minutes), 1.0)
+        rate = peak * min((step + 1) / 100, 0.5 * (1 + math.cos(math.pi * done)) * 0.97 + 0.03)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = loss_of(model, data[order[at : at + BATCH]])
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        if step % 50 == 0 or done >= 1:
+            with torch.no_grad():
+                tested = float(loss_of(model, held_out[:48]))
+            log.append((step, step * BATCH * LENGTH, round(float(loss), 4), round(tested, 4)))
+            if step % 200 == 0:
+                print(*log[-1], f"{done:.0%}", flush=True)
+    model = model.to(torch.bfloat16).eval()
+    model.generation = {
+        **{"bos_token_id": end, "pad_token_id": end, "eos_token_id": [stop, end]},
+        **{"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20},
+    }
+    model.vocab_limit = len(tokenizer)
+    save(model, tokenizer, TINY)
+    with (TINY / "log.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("step", "tokens", "loss", "held_out_loss"), *log])
+    digest = hashlib.sha256((TINY / "model.safetensors").read_bytes()).hexdigest()
+    card = {
+        "seed": SEED,
+        "steps": step,
+        "tokens": step * BATCH * LENGTH,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "held_out_loss": log[-1][3],
+        "answers": marks(model.float(), tokenizer),
+        "corpus_sha256": hashlib.sha256(repr(conversations(SEED, 1000)).encode()).hexdigest(),
+        "model_sha256": digest,
+    }
+    (TINY / "card.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    print(json.dumps(card["answers"]))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=10.0)
+    train(parser.parse_args().minutes)
