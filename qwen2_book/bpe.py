@@ -71,31 +71,33 @@ def merge(word: str, ranks: Ranks) -> list[str]:
     return [token for token in tokens if token]
 
 
-def train(texts: Iterable[str], merges: int) -> list[tuple[str, str]]:
+def train(texts: Iterable[str], tokens: int) -> list[tuple[str, str]]:
     """Learn merges: again and again join the commonest pair; equal counts go to the smaller pair.
 
-    Only words that hold the pair are looked at again, so a merge costs what it changes. Stops
-    early when no pair occurs twice.
+    Ends with so many new tokens (two merges can make the same one), or when no pair occurs twice.
+    Only words that hold the pair are looked at again, so a merge costs what it changes.
     """
     counts = Counter(word for text in texts for word in words(text))
     pieces = [list(word) for word in counts]
     weights = list(counts.values())
     pairs: Counter[tuple[str, str]] = Counter()
     where: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
-    for number, tokens in enumerate(pieces):
-        for pair in pairwise(tokens):
+    for number, piece in enumerate(pieces):
+        for pair in pairwise(piece):
             pairs[pair] += weights[number]
             where[pair].add(number)
     heap = [(-count, pair) for pair, count in pairs.items()]
     heapq.heapify(heap)
     learnt: list[tuple[str, str]] = []
-    while heap and len(learnt) < merges:
+    made: set[str] = set()
+    while heap and len(made) < tokens:
         count, pair = heapq.heappop(heap)
         if pairs[pair] != -count:
             continue  # an old entry; a newer one is in the heap
         if count > -2:
             break
         learnt.append(pair)
+        made.add("".join(pair))
         changed: Counter[tuple[str, str]] = Counter()
         for number in where.pop(pair):
             before, after = pieces[number], _join(pieces[number], pair)

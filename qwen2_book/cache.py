@@ -57,6 +57,16 @@ class KVCache:
             return self.positions.new_zeros(self.batch)
         return self.positions[:, : self.length].amax(1) + 1
 
+    def serves(self, config: Qwen2Config) -> bool:
+        """Whether a model of this configuration finds here all keys that it may see."""
+        if len(config.layer_windows) != len(self.slots):
+            return False
+        return all(
+            slots == self.capacity
+            or (window is not None and window + ROLLBACK <= slots and not config.sink_tokens)
+            for slots, window in zip(self.slots, config.layer_windows, strict=True)
+        )
+
     def reset(self) -> None:
         """Forget everything; the memory stays."""
         self.length = self.written = 0

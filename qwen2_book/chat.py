@@ -22,7 +22,7 @@ QWEN2_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 MAX_TEMPLATE = 1 << 16  # characters
-MAX_STEPS = 1_000_000  # lines of compiled template that one rendering may run
+MAX_STEPS = 200_000  # lines of compiled template that one rendering may run
 NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]  # never text, by Unicode's promise
 
 Message = Mapping[str, Any]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +40,8 @@ class RopeScaling:
         if not isinstance(values, Mapping):
             raise ConfigError(f"rope_scaling: found {values!r}, expected an object or null.")
         values = {key: value for key, value in values.items() if value is not None}
-        kinds = {values.pop("type", None), values.pop("rope_type", None)} - {None}
-        kind = next(iter(kinds)) if len(kinds) == 1 else sorted(map(str, kinds)) or "default"
+        kinds = [values.pop(name) for name in ("type", "rope_type") if name in values]
+        kind = "default" if not kinds else kinds[0] if kinds[0] == kinds[-1] else kinds
         if kind == "default":
             return None
         if kind != "yarn":
@@ -52,9 +51,7 @@ class RopeScaling:
             )
         values.pop("rope_theta", None)
         values.setdefault("original_max_position_embeddings", max_position_embeddings)
-        if values.pop("truncate", True) is not True or float(
-            values.pop("partial_rotary_factor", 1)
-        ) != 1.0:
+        if values.pop("truncate", True) is not True or values.pop("partial_rotary_factor", 1) != 1:
             raise ConfigError("rope_scaling: truncate=false and partial rotation are not Qwen2's.")
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
@@ -132,8 +129,9 @@ class Qwen2Config:
 
     def is_sparse(self, layer: int) -> bool:
         """Whether this layer's feed-forward part is a mixture of experts."""
-        step = (layer + 1) % self.decoder_sparse_step == 0
-        return self.num_experts > 0 and layer not in self.mlp_only_layers and step
+        if not self.num_experts or layer in self.mlp_only_layers:
+            return False
+        return (layer + 1) % self.decoder_sparse_step == 0
 
     def with_window(
         self, window: int | None, sink_tokens: int = 0, full_layers: int = 0
@@ -312,7 +310,7 @@ def _integer(config: Any, name: str, low: int, high: int) -> None:
 def _number(config: Any, name: str, low: float, high: float) -> None:
     value = getattr(config, name)
     good = isinstance(value, int | float) and not isinstance(value, bool)
-    if not good or not math.isfinite(value) or not low <= value <= high:
+    if not good or not low <= value <= high:  # NaN is refused, too
         raise _found(name, value, f"a number from {low:g} to {high:g}")
     object.__setattr__(config, name, float(value))
 

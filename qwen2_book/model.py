@@ -53,6 +53,10 @@ class Decoder(nn.Module):
         self.rotary = RotaryEmbedding(config)
 
 
+def _tie_again(model: "Qwen2", _: object) -> None:
+    model.tie_weights()
+
+
 class Qwen2(nn.Module):
     """Token ids in, next-token logits out; dense or mixture of experts, as `config` says.
 
@@ -69,7 +73,7 @@ class Qwen2(nn.Module):
         self.model = Decoder(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.tie_weights()
-        self.register_load_state_dict_post_hook(lambda module, _: module.tie_weights())
+        self.register_load_state_dict_post_hook(_tie_again)
         if not self.lm_head.weight.is_meta:
             self.init_weights()
 
@@ -100,7 +104,7 @@ class Qwen2(nn.Module):
         prompt, ids outside the vocabulary, other padding, or more tokens than the cache can hold.
         """
         if not torch.compiler.is_compiling():
-            self.check(token_ids, cache)
+            self.check(token_ids, cache, attention_mask)
         positions, masks = self.positions_and_masks(token_ids, cache, attention_mask)
         cos, sin = self.model.rotary(positions.clamp(min=0))
         x = self.model.embed_tokens(token_ids)
@@ -138,7 +142,12 @@ class Qwen2(nn.Module):
                 masks[window] = seen[:, None]
         return positions, masks
 
-    def check(self, token_ids: Tensor, cache: KVCache | None = None) -> None:
+    def check(
+        self,
+        token_ids: Tensor,
+        cache: KVCache | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> None:
         """Refuse what cannot be run; ids are only looked at on the CPU."""
         if token_ids.ndim != 2 or 0 in token_ids.shape:
             raise ValueError(
@@ -153,6 +162,12 @@ class Qwen2(nn.Module):
                     f"token_ids: found id {bad}, expected 0 to {self.config.vocab_size - 1:,}. "
                     "Are these ids from this model's tokenizer?"
                 )
+        if attention_mask is not None and attention_mask.shape != token_ids.shape:
+            raise ValueError(
+                f"attention_mask: found shape {tuple(attention_mask.shape)}, expected that of "
+                f"token_ids, {tuple(token_ids.shape)}: it covers the tokens passed, and the cache "
+                "remembers the earlier ones."
+            )
         if cache is not None:
             found = cache.batch, cache.keys[0].dtype, cache.keys[0].device.type
             expected = len(token_ids), self.dtype, self.device.type
@@ -160,6 +175,11 @@ class Qwen2(nn.Module):
                 raise ValueError(
                     f"cache: found (batch, dtype, device) {found}, expected {expected}. Make it with "
                     "KVCache(model.config, batch, capacity, model.device, model.dtype)."
+                )
+            if not cache.serves(self.config):
+                raise ValueError(
+                    "cache: its rings are shorter than this model's windows "
+                    f"{self.config.layer_windows}. Make it with this model's config, or ring=False."
                 )
 
     def with_window(

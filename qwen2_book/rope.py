@@ -51,9 +51,10 @@ class RotaryEmbedding(nn.Module):
     def forward(
         self, positions: Int[Tensor, "batch seq"]
     ) -> tuple[Float[Tensor, "batch seq pairs"], Float[Tensor, "batch seq pairs"]]:
-        if self.frequencies.device != positions.device:
-            self.frequencies = self.frequencies.to(positions.device)
-        angles = positions[..., None].float() * self.frequencies
+        frequencies = self.frequencies.to(positions.device)
+        if not frequencies.is_meta:  # a rehearsal on meta must not lose them
+            self.frequencies = frequencies
+        angles = positions[..., None].float() * frequencies
         return angles.cos() * self.factor, angles.sin() * self.factor
 
 

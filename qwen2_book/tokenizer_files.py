@@ -103,7 +103,9 @@ def template_beside(folder: Path) -> str | None:
     if not config.is_file():
         return None
     values = read_json(config, TokenizerError, MAX_BYTES)
-    template = values.get("chat_template") if isinstance(values, dict) else values
+    if not isinstance(values, dict):
+        raise TokenizerError(f"{config}: expected a JSON object.")
+    template = values.get("chat_template")
     if isinstance(template, list):  # several named ones
         named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
         template = named.get("default")

@@ -17,37 +17,49 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from tiny_world import conversations, story
+from tiny_world import Turn, conversations, story, words_of_the_world
 
 from qwen2_book import Qwen2, Qwen2Config, Tokenizer, generate, save
 from qwen2_book.loading import TINY
 
 SEED, HELD_OUT_SEED = 0, 1_000_003
-CONVERSATIONS, LENGTH, BATCH = 60_000, 160, 24
+CONVERSATIONS, LENGTH, BATCH = 40_000, 160, 16
 SHAPE = {
-    **{"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 5},
+    **{"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4},
     **{"num_attention_heads": 4, "num_key_value_heads": 2, "rope_theta": 10_000.0},
-    **{"max_position_embeddings": 512, "sliding_window": 512, "max_window_layers": 5},
+    **{"max_position_embeddings": 512, "sliding_window": 512, "max_window_layers": 4},
     "tie_word_embeddings": True,
 }
 
 
-def ids_of(tokenizer: Tokenizer, turns: list[tuple[str, str]]) -> list[int]:
+def ids_of(tokenizer: Tokenizer, turns: list[Turn]) -> tuple[list[int], list[float]]:
+    """Ids of a conversation, and how much each one's loss counts: answers ten times the rest."""
     messages = [{"role": role, "content": text} for role, text in turns]
     ids = tokenizer.apply_chat_template(messages, add_generation_prompt=False)
-    return [*ids, tokenizer.added["<|endoftext|>"]]
+    weights = [0.1] * len(ids)
+    for k, (role, _) in enumerate(turns):
+        if role == "assistant":
+            start = len(tokenizer.apply_chat_template(messages[:k]))
+            end = len(tokenizer.apply_chat_template(messages[: k + 1], None, False)) - 1
+            weights[start:end] = [1.0] * (end - start)  # with <|im_end|>, without the line end
+    return [*ids, tokenizer.added["<|endoftext|>"]], [*weights, 0.1]
 
 
-def packed(tokenizer: Tokenizer, seed: int, count: int) -> torch.Tensor:
-    """Conversations one after the other, cut into rows of LENGTH + 1 tokens."""
-    stream = [i for turns in conversations(seed, count) for i in ids_of(tokenizer, turns)]
-    rows = len(stream) // (LENGTH + 1)
-    return torch.tensor(stream[: rows * (LENGTH + 1)]).view(rows, LENGTH + 1)
+def packed(tokenizer: Tokenizer, seed: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Conversations one after the other, cut into rows of LENGTH + 1 tokens, and their weights."""
+    both = [ids_of(tokenizer, turns) for turns in conversations(seed, count)]
+    ids = torch.tensor([i for row, _ in both for i in row])
+    weights = torch.tensor([w for _, row in both for w in row])
+    rows = len(ids) // (LENGTH + 1)
+    return tuple(x[: rows * (LENGTH + 1)].view(rows, LENGTH + 1) for x in (ids, weights))
 
 
-def loss_of(model: Qwen2, rows: torch.Tensor) -> torch.Tensor:
-    logits = model(rows[:, :-1])
-    return F.cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten())
+def loss_of(model: Qwen2, rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    losses = F.cross_entropy(
+        model(rows[:, :-1]).flatten(0, 1).float(), rows[:, 1:].flatten(), reduction="none"
+    )
+    weights = weights[:, 1:].flatten()
+    return (losses * weights).sum() / weights.sum()
 
 
 @torch.no_grad()
@@ -78,9 +90,10 @@ def marks(model: Qwen2, tokenizer: Tokenizer, count: int = 150) -> dict[str, dic
 
 def train(minutes: float) -> None:
     torch.manual_seed(SEED)
-    texts = (text for turns in conversations(SEED, 4000) for _, text in turns)
-    tokenizer = Tokenizer.train([*texts, "You are a helpful assistant. system user assistant"], 1200)
-    data, held_out = packed(tokenizer, SEED, CONVERSATIONS), packed(tokenizer, HELD_OUT_SEED, 400)
+    tokenizer = Tokenizer.train(words_of_the_world(), 1200)
+    data, weights = packed(tokenizer, SEED, CONVERSATIONS)
+    tested_data, tested_weights = packed(tokenizer, HELD_OUT_SEED, 400)
+    only_answers = (tested_weights[:48] == 1).float()
     end, start, stop = (tokenizer.added[t] for t in ("<|endoftext|>", "<|im_start|>", "<|im_end|>"))
     rows = -(-len(tokenizer) // 64) * 64  # padded, as the released embeddings are
     config = Qwen2Config(vocab_size=rows, bos_token_id=end, eos_token_id=stop, **SHAPE)
@@ -88,7 +101,7 @@ def train(minutes: float) -> None:
     decayed = [p for p in model.parameters() if p.ndim == 2]
     others = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
-    peak = 4e-3
+    peak = 3e-3
     optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.95))
     TINY.mkdir(parents=True, exist_ok=True)
     began, done, step, log = time.perf_counter(), 0.0, 0, []
@@ -100,7 +113,8 @@ def train(minutes: float) -> None:
         rate = peak * min((step + 1) / 100, 0.5 * (1 + math.cos(math.pi * done)) * 0.97 + 0.03)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss = loss_of(model, data[order[at : at + BATCH]])
+        chosen = order[at : at + BATCH]
+        loss = loss_of(model, data[chosen], weights[chosen])
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -108,8 +122,8 @@ def train(minutes: float) -> None:
         step += 1
         if step % 50 == 0 or done >= 1:
             with torch.no_grad():
-                tested = float(loss_of(model, held_out[:48]))
-            log.append((step, step * BATCH * LENGTH, round(float(loss), 4), round(tested, 4)))
+                tested = float(loss_of(model, tested_data[:48], only_answers))
+            log.append((step, step * BATCH * LENGTH, round(loss.item(), 4), round(tested, 4)))
             if step % 200 == 0:
                 print(*log[-1], f"{done:.0%}", flush=True)
     model = model.to(torch.bfloat16).eval()
@@ -120,14 +134,14 @@ def train(minutes: float) -> None:
     model.vocab_limit = len(tokenizer)
     save(model, tokenizer, TINY)
     with (TINY / "log.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("step", "tokens", "loss", "held_out_loss"), *log])
+        csv.writer(file).writerows([("step", "tokens", "loss", "held_out_answer_loss"), *log])
     digest = hashlib.sha256((TINY / "model.safetensors").read_bytes()).hexdigest()
     card = {
         "seed": SEED,
         "steps": step,
         "tokens": step * BATCH * LENGTH,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "held_out_loss": log[-1][3],
+        "held_out_answer_loss": log[-1][3],
         "answers": marks(model.float(), tokenizer),
         "corpus_sha256": hashlib.sha256(repr(conversations(SEED, 1000)).encode()).hexdigest(),
         "model_sha256": digest,

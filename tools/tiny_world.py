@@ -176,3 +176,20 @@ def conversations(seed: int, count: int) -> list[list[Turn]]:
     """The first `count` conversations of a seed, half of them in each language."""
     random_ = random.Random(seed)
     return [conversation(random_, random_.choice(("en", "zh"))) for _ in range(count)]
+
+
+def words_of_the_world() -> list[str]:
+    """What the tokenizer is trained on: English sentences, Chinese cut into words.
+
+    Chinese has no spaces, so on running text byte-pair encoding would learn whole clauses such as
+    小明有一个 as one token, and a name would hardly ever be the same token twice.
+    """
+    lists = [NAMES, COLOURS, THINGS, PLACES, FRUITS, NUMBERS]
+    chinese = [word for group in lists for word in group["zh"]] + [*set(MEASURES.values())]
+    chinese += ["有一", "有", "个", "色的", "色", "去了", "把", "给了", "找到了", "几", "谁", "有一天"]
+    chinese += ["是什么", "颜色的", "在", "哪里", "是", "的", "，", "。", "？", "！"]
+    talk = [text for pairs in TALK.values() for pair in pairs for texts in pair for text in texts]
+    asked = [text for texts in ASK.values() for text in texts]
+    english = [text for turns in conversations(1, 2000) for _, text in turns if text.isascii()]
+    system = ["You are a helpful assistant.\nsystem\nuser\nassistant\n"]
+    return ["\n".join(sorted(chinese))] * 300 + english + (talk + asked) * 20 + system * 300
