@@ -121,7 +121,9 @@ def chat(
 def generate(
     prompt: Annotated[str, typer.Argument(help="The text to answer, or with --raw to continue.")],
     model: Source = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Continue the text; no chat template.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Continue the text; no chat template.")
+    ] = False,
     max_new_tokens: Tokens = 256,
     greedy: Greedy = False,
     seed: Seed = None,
@@ -215,7 +217,9 @@ def info(
         "head tied to embedding": "yes" if config.tie_word_embeddings else "no",
         "rotary base": f"{config.rope_theta:,.0f}",
         "YaRN factor": f"{config.rope_scaling.factor:g}" if config.rope_scaling else "none",
-        "sliding layers": f"{windows_on} of window {config.sliding_window}" if windows_on else "none",
+        "sliding layers": f"{windows_on} of window {config.sliding_window}"
+        if windows_on
+        else "none",
         "experts": f"{config.num_experts}, {config.num_experts_per_tok} a token"
         if config.num_experts
         else "none",

@@ -264,11 +264,11 @@ def _released() -> dict[str, dict[str, Any]]:
     released = {}
     for size, (hidden, inner, layers, heads, kv_heads, rows, tied) in sizes.items():
         base = {
-            **{"vocab_size": rows, "hidden_size": hidden, "intermediate_size": inner},
-            **{"num_hidden_layers": layers, "num_attention_heads": heads},
-            **{"num_key_value_heads": kv_heads, "tie_word_embeddings": tied},
-            **{"max_position_embeddings": 131_072, "sliding_window": 131_072},
-            **{"max_window_layers": layers, "bos_token_id": 151_643, "eos_token_id": 151_643},
+            "vocab_size": rows, "hidden_size": hidden, "intermediate_size": inner,
+            "num_hidden_layers": layers, "num_attention_heads": heads,
+            "num_key_value_heads": kv_heads, "tie_word_embeddings": tied,
+            "max_position_embeddings": 131_072, "sliding_window": 131_072,
+            "max_window_layers": layers, "bos_token_id": 151_643, "eos_token_id": 151_643,
             **(moe if size == "57B-A14B" else {}),
         }
         released[f"Qwen2-{size}"] = base | {"rms_norm_eps": 1e-5 if size == "72B" else 1e-6}
@@ -358,10 +358,15 @@ def _check_window(config: Qwen2Config) -> None:
     _integer(config, "sink_tokens", 0, 1 << 26)
     if config.layer_types is not None:
         types, layers = config.layer_types, config.num_hidden_layers
-        if not isinstance(types, tuple) or len(types) != layers or {*map(str, types)} - {
-            FULL,
-            SLIDING,
-        }:
+        if (
+            not isinstance(types, tuple)
+            or len(types) != layers
+            or {*map(str, types)}
+            - {
+                FULL,
+                SLIDING,
+            }
+        ):
             raise _found("layer_types", types, f"{layers} times {FULL!r} or {SLIDING!r}")
 
 

@@ -13,7 +13,19 @@ from typing import Any, BinaryIO
 from qwen2_book.errors import CheckpointError
 
 # GGUF's scalar types by their number; 8 is a string and 9 an array (the format's specification).
-SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+SCALARS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
 STRING, ARRAY = 8, 9
 MAX_HEAD = 256 << 20  # bytes of metadata and tensor list; this family's are 6 million
 MAX_ITEMS = 1 << 22

@@ -82,7 +82,9 @@ class Sampler:
         known = history.where((history >= 0) & (history < scores.shape[-1]), scores.shape[-1])
         seen = torch.nn.functional.pad(seen, (0, 1)).scatter(1, known, True)[:, :-1]
         penalty = self.repetition_penalty
-        return torch.where(seen, torch.where(scores > 0, scores / penalty, scores * penalty), scores)
+        return torch.where(
+            seen, torch.where(scores > 0, scores / penalty, scores * penalty), scores
+        )
 
     def sample(
         self,

@@ -166,9 +166,7 @@ class Tokenizer:
         """Write `tokenizer.json` and `tokenizer_config.json` as transformers reads them."""
         template = self.chat_template or chat.QWEN2_TEMPLATE
         special = list(self.special_ids)
-        files.write_files(
-            Path(folder), self.vocab, self.merges, self.added, special, template
-        )
+        files.write_files(Path(folder), self.vocab, self.merges, self.added, special, template)
 
     def _python(self):
         ranks = {pair: rank for rank, pair in enumerate(self.merges)}

@@ -21,9 +21,7 @@ SPLIT = {"type": "Split", "pattern": {"Regex": bpe.PATTERN}, "behavior": "Isolat
 PRE_TOKENIZER = {"type": "Sequence", "pretokenizers": [SPLIT | {"invert": False}, BYTE_LEVEL]}
 
 
-def check_vocabulary(
-    vocab: Any, merges: Sequence[tuple[str, str]], added: Any
-) -> None:
+def check_vocabulary(vocab: Any, merges: Sequence[tuple[str, str]], added: Any) -> None:
     """Refuse a vocabulary that cannot encode every text, or whose ids clash."""
     for name, part in (("vocab", vocab), ("added_tokens", added)):
         if not isinstance(part, dict) or not all(
@@ -65,8 +63,10 @@ def parts_of_json(values: Any) -> dict[str, Any]:
             f"pre_tokenizer: found {kinds!r:.80}, expected Qwen2's Split and ByteLevel. Other "
             "patterns are refused, since one that a stranger wrote can run for ever."
         )
-    if steps[0].get("behavior") != "Isolated" or steps[0].get("invert") or any(
-        steps[1].get(key, True) for key in ("add_prefix_space", "use_regex")
+    if (
+        steps[0].get("behavior") != "Isolated"
+        or steps[0].get("invert")
+        or any(steps[1].get(key, True) for key in ("add_prefix_space", "use_regex"))
     ):
         raise TokenizerError("pre_tokenizer: expected Isolated pieces and no prefix space.")
     after = values.get("post_processor")
@@ -75,7 +75,11 @@ def parts_of_json(values: Any) -> dict[str, Any]:
     merges = []
     for merge in _field(model, "merges", list):
         pair = merge.split(" ") if isinstance(merge, str) else merge
-        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(t, str) for t in pair):
+        if (
+            not isinstance(pair, list)
+            or len(pair) != 2
+            or not all(isinstance(t, str) for t in pair)
+        ):
             raise TokenizerError(f"model.merges: found {merge!r:.60}, expected two tokens.")
         merges.append((pair[0], pair[1]))
     added, special = {}, []
@@ -160,21 +164,21 @@ def write_files(
         for token, i in sorted(added.items(), key=lambda item: item[1])
     ]
     model = {
-        **{"type": "BPE", "dropout": None, "unk_token": None, "fuse_unk": False},
-        **{"continuing_subword_prefix": None, "end_of_word_suffix": None},
-        **{"byte_fallback": False, "ignore_merges": False, "vocab": vocab},
+        "type": "BPE", "dropout": None, "unk_token": None, "fuse_unk": False,
+        "continuing_subword_prefix": None, "end_of_word_suffix": None,
+        "byte_fallback": False, "ignore_merges": False, "vocab": vocab,
         "merges": [list(pair) for pair in merges],
     }
     whole = {
-        **{"version": "1.0", "truncation": None, "padding": None, "added_tokens": tokens},
-        **{"normalizer": {"type": "NFC"}, "pre_tokenizer": PRE_TOKENIZER},
-        **{"post_processor": None, "decoder": BYTE_LEVEL, "model": model},
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": tokens,
+        "normalizer": {"type": "NFC"}, "pre_tokenizer": PRE_TOKENIZER,
+        "post_processor": None, "decoder": BYTE_LEVEL, "model": model,
     }
     config = {
-        **{"tokenizer_class": "Qwen2Tokenizer", "add_prefix_space": False, "bos_token": None},
+        "tokenizer_class": "Qwen2Tokenizer", "add_prefix_space": False, "bos_token": None,
         "eos_token": "<|im_end|>" if "<|im_end|>" in added else None,
         "pad_token": "<|endoftext|>" if "<|endoftext|>" in added else None,
-        **{"unk_token": None, "errors": "replace", "split_special_tokens": False},
+        "unk_token": None, "errors": "replace", "split_special_tokens": False,
         "chat_template": chat_template,
     }
     folder.mkdir(parents=True, exist_ok=True)

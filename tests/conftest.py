@@ -10,7 +10,9 @@ from jaxtyping import install_import_hook
 # configuration is left out: it checks its fields itself, and its errors are what is tested.
 PACKAGE = Path(__file__).parent.parent / "qwen2_book"
 MODULES = [file.relative_to(PACKAGE.parent).with_suffix("") for file in PACKAGE.rglob("*.py")]
-CHECKED = [".".join(module.parts) for module in MODULES if module.stem not in ("config", "__init__")]
+CHECKED = [
+    ".".join(module.parts) for module in MODULES if module.stem not in ("config", "__init__")
+]
 _shapes = install_import_hook(CHECKED, "beartype.beartype")
 _shapes.__enter__()
 

@@ -74,7 +74,10 @@ def test_an_absurd_header_length(folder, length):
     [
         (lambda h: h.pop(NORM), "overlaps or leaves a gap|ends at byte"),
         (lambda h: h.update({"extra.weight": h[NORM]}), "overlaps"),
-        (lambda h: h[NORM].update(shape=[8, 8]), r"model\.norm\.weight: found shape \(8, 8\), expected \(64,\)"),
+        (
+            lambda h: h[NORM].update(shape=[8, 8]),
+            r"model\.norm\.weight: found shape \(8, 8\), expected \(64,\)",
+        ),
         (lambda h: h[NORM].update(shape=[2**61, 2**61]), "do not fit the shape"),
         (lambda h: h[NORM].update(shape=[-64]), "found shape"),
         (lambda h: h[NORM].update(shape="64"), "found shape"),
@@ -83,7 +86,10 @@ def test_an_absurd_header_length(folder, length):
         (lambda h: h[NORM].update(data_offsets=[0]), "offsets"),
         (lambda h: h[NORM].update(data_offsets=[0, 2**70]), "offsets"),
         (lambda h: h.update({NORM: 7}), "found type 7"),
-        (lambda h: h.update({"lm_head.bias": h.pop(NORM)}), "1 tensors missing.*'model.norm.weight'"),
+        (
+            lambda h: h.update({"lm_head.bias": h.pop(NORM)}),
+            "1 tensors missing.*'model.norm.weight'",
+        ),
         (lambda h: h.update({"other": h.pop("lm_head.weight")}), "unexpected, the first 'other'"),
     ],
 )
@@ -106,7 +112,9 @@ def sharded(folder: Path, monkeypatch) -> dict:
     return json.loads((folder / "model.safetensors.index.json").read_text())
 
 
-@pytest.mark.parametrize("name", ["../away.safetensors", "/etc/passwd", "a/b.safetensors", "", "\0"])
+@pytest.mark.parametrize(
+    "name", ["../away.safetensors", "/etc/passwd", "a/b.safetensors", "", "\0"]
+)
 def test_an_index_that_points_outside(folder, name, monkeypatch):
     index = sharded(folder, monkeypatch)
     shutil.copy(next(folder.glob("model-*.safetensors")), folder.parent / "away.safetensors")
@@ -175,11 +183,14 @@ def test_a_tokenizer_that_does_not_match(folder):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [("{", "not readable JSON"), ("[]", "expected a JSON object"),
-     ('{"eos_token_id": "end"}', "eos_token_id: found 'end'"),
-     ('{"temperature": true}', "temperature: found True"),
-     ('{"eos_token_id": [1, -2]}', "eos_token_id: found"),
-     ('{"do_sample": 1}', "do_sample: found 1")],
+    [
+        ("{", "not readable JSON"),
+        ("[]", "expected a JSON object"),
+        ('{"eos_token_id": "end"}', "eos_token_id: found 'end'"),
+        ('{"temperature": true}', "temperature: found True"),
+        ('{"eos_token_id": [1, -2]}', "eos_token_id: found"),
+        ('{"do_sample": 1}', "do_sample: found 1"),
+    ],
 )
 def test_bad_generation_settings(folder, settings, message):
     (folder / "generation_config.json").write_text(settings)
@@ -194,7 +205,10 @@ def test_bad_generation_settings(folder, settings, message):
         (lambda p: "x\0y", "neither|not a usable path"),
         (lambda p: p, "holds no weights"),
         (lambda p: _touch(p / "notes.txt"), "expected a folder, a .gguf file or a hub id"),
-        (lambda p: _touch(p / "a.gguf", p / "b.gguf").parent, r"holds \['a.gguf', 'b.gguf'\]: pass"),
+        (
+            lambda p: _touch(p / "a.gguf", p / "b.gguf").parent,
+            r"holds \['a.gguf', 'b.gguf'\]: pass",
+        ),
     ],
 )
 def test_sources_that_are_none(tmp_path, make, message):

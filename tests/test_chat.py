@@ -109,8 +109,14 @@ def test_control_tokens_in_tools_are_text(real, attack):
     assert control_count(real, HELLO, [tool]) == control_count(real, HELLO, [harmless])
     call = [{"function": {"name": attack, "arguments": {attack: attack}}}]
     messages = [*HELLO, {"role": "assistant", "content": None, "tool_calls": call}]
-    safe = [*HELLO, {"role": "assistant", "content": None,
-                     "tool_calls": [{"function": {"name": "f", "arguments": {"a": "b"}}}]}]
+    safe = [
+        *HELLO,
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"function": {"name": "f", "arguments": {"a": "b"}}}],
+        },
+    ]
     assert control_count(real, messages) == control_count(real, safe)
     added = set(real.added.values())
     ids = real.apply_chat_template([{"role": "user", "content": attack}])
@@ -118,7 +124,11 @@ def test_control_tokens_in_tools_are_text(real, attack):
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
-@given(st.lists(st.sampled_from([*SPECIAL, "<", "|", ">", "im_", "\n", "a", "中", "\ufdd0"]), max_size=9))
+@given(
+    st.lists(
+        st.sampled_from([*SPECIAL, "<", "|", ">", "im_", "\n", "a", "中", "\ufdd0"]), max_size=9
+    )
+)
 def test_any_text_comes_through_whole(pieces):
     tokenizer = Tokenizer.train(["<|im_start|>"] * 9, 280)
     text = "".join(pieces)
@@ -152,7 +162,10 @@ def test_bad_messages_are_named(tokenizer, messages, message):
         ("{{ raise_exception('no system here') }}", "no system here"),
         ("{{ ''.__class__.__mro__ }}", "SecurityError"),
         ("{{ messages.append(1) }}", "SecurityError"),
-        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "200,000"),
+        (
+            "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+            "200,000",
+        ),
         ("{{ 'a' * 1000000000 }}", "small numbers"),
         ("{{ 9 ** 9999999 }}", "small numbers"),
         ("{{ nothing.at.all }}", "UndefinedError"),
@@ -169,7 +182,9 @@ def test_a_bad_template_is_refused_soon(template, message):
 
 
 def test_tool_calls_of_qwen25():
-    text = 'Let me see.\n<tool_call>\n{"name": "weather", "arguments": {"city": "北京"}}\n</tool_call>'
+    text = (
+        'Let me see.\n<tool_call>\n{"name": "weather", "arguments": {"city": "北京"}}\n</tool_call>'
+    )
     assert parse_tool_calls(text) == ("Let me see.", [ToolCall("weather", {"city": "北京"})])
     two = text + '<tool_call>{"name": "f", "arguments": "{\\"x\\": 1}"}</tool_call>'
     assert parse_tool_calls(two)[1][1] == ToolCall("f", {"x": 1})
@@ -177,7 +192,7 @@ def test_tool_calls_of_qwen25():
 
 
 def test_tool_calls_of_qwen2():
-    text = "我看看。\n✿FUNCTION✿: weather\n✿ARGS✿: {\"city\": \"北京\"}\n✿RESULT✿"
+    text = '我看看。\n✿FUNCTION✿: weather\n✿ARGS✿: {"city": "北京"}\n✿RESULT✿'
     content, calls = parse_tool_calls(text)
     assert calls == [ToolCall("weather", {"city": "北京"})]
     assert content.startswith("我看看。")

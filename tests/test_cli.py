@@ -49,7 +49,9 @@ def test_chat_ends_with_an_empty_line_and_at_the_end_of_the_input():
 @pytest.mark.parametrize(("name", "magic"), [("a.svg", b"<?xml"), ("b.png", b"\x89PNG")])
 def test_windows_writes_a_picture(tmp_path, name, magic):
     file = tmp_path / name
-    result = run("windows", "猫 sees <the> $dog & 'x'", "-o", str(file), "--window", "3", "--heads", "0:1")
+    result = run(
+        "windows", "猫 sees <the> $dog & 'x'", "-o", str(file), "--window", "3", "--heads", "0:1"
+    )
     assert result.exit_code == 0, result.output
     assert file.read_bytes().startswith(magic)
     assert list(tmp_path.iterdir()) == [file]

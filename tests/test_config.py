@@ -15,13 +15,13 @@ from qwen2_book.rope import inverse_frequencies
 
 RELEASED = {  # as released: `config.json` of Qwen2-7B-Instruct, the fields that matter
     "architectures": ["Qwen2ForCausalLM"],
-    **{"attention_dropout": 0.0, "bos_token_id": 151643, "eos_token_id": 151645},
-    **{"hidden_act": "silu", "hidden_size": 3584, "initializer_range": 0.02},
-    **{"intermediate_size": 18944, "max_position_embeddings": 32768, "max_window_layers": 28},
-    **{"model_type": "qwen2", "num_attention_heads": 28, "num_hidden_layers": 28},
-    **{"num_key_value_heads": 4, "rms_norm_eps": 1e-06, "rope_theta": 1000000.0},
-    **{"sliding_window": 131072, "tie_word_embeddings": False, "torch_dtype": "bfloat16"},
-    **{"use_cache": True, "use_sliding_window": False, "vocab_size": 152064},
+    "attention_dropout": 0.0, "bos_token_id": 151643, "eos_token_id": 151645,
+    "hidden_act": "silu", "hidden_size": 3584, "initializer_range": 0.02,
+    "intermediate_size": 18944, "max_position_embeddings": 32768, "max_window_layers": 28,
+    "model_type": "qwen2", "num_attention_heads": 28, "num_hidden_layers": 28,
+    "num_key_value_heads": 4, "rms_norm_eps": 1e-06, "rope_theta": 1000000.0,
+    "sliding_window": 131072, "tie_word_embeddings": False, "torch_dtype": "bfloat16",
+    "use_cache": True, "use_sliding_window": False, "vocab_size": 152064,
 }
 
 
@@ -112,7 +112,10 @@ def test_yarn_of_qwen2():
         ({"model_type": None}, "model_type: found None"),
         ({"rope_scaling": {"type": "linear", "factor": 2}}, "rope_type: found 'linear'"),
         ({"rope_scaling": {"type": "yarn"}}, "factor is missing"),
-        ({"rope_scaling": {"type": "yarn", "factor": 4, "mscale": 2}}, r"unknown fields \['mscale'\]"),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 4, "mscale": 2}},
+            r"unknown fields \['mscale'\]",
+        ),
         ({"rope_scaling": {"type": "yarn", "factor": -4}}, "factor: found -4"),
         ({"rope_scaling": "yarn"}, "rope_scaling: found 'yarn'"),
         ({"num_attention_heads": 20}, "hidden_size: found 3584, expected a multiple"),
@@ -165,7 +168,16 @@ def test_mistakes_of_experts_name_the_field(change, message):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 200_000, b'{"model_type": "qwen2"}', b"1" * 5000],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b"[" * 200_000,
+        b'{"model_type": "qwen2"}',
+        b"1" * 5000,
+    ],
 )
 def test_files_that_are_no_configuration(content, tmp_path):
     (tmp_path / "config.json").write_bytes(content)
@@ -180,10 +192,16 @@ def test_a_missing_file_is_named(tmp_path):
 
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
     max_leaves=4,
 )
-FIELDS = [*(field.name for field in dataclasses.fields(Qwen2Config)), "model_type", "rope_parameters"]
+FIELDS = [
+    *(field.name for field in dataclasses.fields(Qwen2Config)),
+    "model_type",
+    "rope_parameters",
+]
 
 
 @settings(max_examples=400, deadline=None, derandomize=True)

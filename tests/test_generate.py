@@ -169,11 +169,15 @@ def test_a_stream_is_the_generated_text(model, tokenizer):
 def test_a_stream_never_breaks_a_character(model, tokenizer, monkeypatch):
     wanted = list("你好😀é".encode())
     ids = [tokenizer.encode(" ")[0]]
-    tokens = [[i for i in range(len(tokenizer)) if tokenizer.token_bytes(i) == bytes([b])][0]
-              for b in wanted]
+    tokens = [
+        [i for i in range(len(tokenizer)) if tokenizer.token_bytes(i) == bytes([b])][0]
+        for b in wanted
+    ]
     monkeypatch.setattr(
         "qwen2_book.generate._steps", lambda *a: iter(torch.tensor([t]) for t in tokens)
     )
     assert list(stream(model, tokenizer, tokenizer.decode(ids))) == ["你", "好", "😀", "é"]
     tokens.pop()
-    assert list(stream(model, tokenizer, " "))[-1] == "\ufffd"  # an unfinished character, at the end
+    assert (
+        list(stream(model, tokenizer, " "))[-1] == "\ufffd"
+    )  # an unfinished character, at the end

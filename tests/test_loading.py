@@ -80,9 +80,11 @@ def test_dtypes(tmp_path, dtype):
 
 @pytest.mark.parametrize(
     ("option", "message"),
-    [({"dtype": "int3"}, "dtype: found 'int3', expected auto, float32"),
-     ({"dtype": torch.int8}, "dtype: found torch.int8"),
-     ({"device": "gpu"}, "device: found 'gpu', expected auto, cpu")],
+    [
+        ({"dtype": "int3"}, "dtype: found 'int3', expected auto, float32"),
+        ({"dtype": torch.int8}, "dtype: found torch.int8"),
+        ({"device": "gpu"}, "device: found 'gpu', expected auto, cpu"),
+    ],
 )
 def test_unknown_options_are_named(tmp_path, option, message):
     small_folder(tmp_path)
@@ -219,8 +221,14 @@ def test_safetensors_win_over_gguf(tmp_path):
 
 def test_loading_a_large_untouched_model_takes_no_memory(tmp_path):
     """Parameters are the file's own pages: a process that loads 400 MB holds little more."""
-    config = replace(SMALL, hidden_size=512, intermediate_size=8192, num_hidden_layers=8,
-                     num_attention_heads=8, vocab_size=512)
+    config = replace(
+        SMALL,
+        hidden_size=512,
+        intermediate_size=8192,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        vocab_size=512,
+    )
     model = Qwen2(config)
     save(model, None, tmp_path)
     size = (tmp_path / "model.safetensors").stat().st_size

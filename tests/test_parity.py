@@ -71,7 +71,9 @@ def test_logits_with_both_caches(pair):
 def test_greedy_text(pair):
     model, other = pair
     ids = random_ids(1, 9, model.config)
-    theirs = other.generate(ids, max_new_tokens=24, do_sample=False, eos_token_id=None, pad_token_id=0)
+    theirs = other.generate(
+        ids, max_new_tokens=24, do_sample=False, eos_token_id=None, pad_token_id=0
+    )
     assert generate(model, ids, 24, stop=[]).tolist() == theirs[:, 9:].tolist()
 
 
@@ -81,7 +83,9 @@ def test_gradients(pair):
     for network, run in ((model, model), (other, lambda x: other(x).logits)):
         network.zero_grad()
         run(ids).softmax(-1)[..., 3].sum().backward()
-    assert (model.model.embed_tokens.weight.grad - other.model.embed_tokens.weight.grad).abs().max() < 1e-4
+    assert (
+        model.model.embed_tokens.weight.grad - other.model.embed_tokens.weight.grad
+    ).abs().max() < 1e-4
     for name in ("q_proj", "k_proj", "v_proj"):
         ours = model.get_parameter(f"model.layers.0.self_attn.{name}.bias").grad
         theirs = other.get_parameter(f"model.layers.0.self_attn.{name}.bias").grad
@@ -128,12 +132,15 @@ def test_rms_norm_is_the_same_to_the_bit(dtype, eps):
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
-@pytest.mark.parametrize("scaling", [None, *(LAYOUTS[n].rope_scaling for n in LAYOUTS if "yarn" in n)])
+@pytest.mark.parametrize(
+    "scaling", [None, *(LAYOUTS[n].rope_scaling for n in LAYOUTS if "yarn" in n)]
+)
 def test_frequencies_are_the_same_to_the_bit(heads, scaling):
     from transformers.modeling_rope_utils import _compute_yarn_parameters
 
-    config = replace(DENSE, num_attention_heads=heads, num_key_value_heads=1, head_dim=None,
-                     rope_scaling=scaling)
+    config = replace(
+        DENSE, num_attention_heads=heads, num_key_value_heads=1, head_dim=None, rope_scaling=scaling
+    )
     theirs = transformers.Qwen2Config(**config.to_dict())
     frequencies, factor = inverse_frequencies(config)
     if scaling is None:

@@ -67,16 +67,22 @@ def test_draws_follow_the_distribution():
 def test_the_same_seed_draws_the_same():
     logits = torch.randn(5, 100)
     device = torch.device("cpu")
-    first, again = (Sampler(seed=7).sample(logits, None, Sampler(seed=7).generator(device))
-                    for _ in range(2))
+    first, again = (
+        Sampler(seed=7).sample(logits, None, Sampler(seed=7).generator(device)) for _ in range(2)
+    )
     assert first.tolist() == again.tolist()
     assert Sampler().generator(device) is None
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("temperature", -0.1), ("top_k", -1), ("top_p", 0.0), ("top_p", 1.1),
-     ("repetition_penalty", 0.0)],
+    [
+        ("temperature", -0.1),
+        ("top_k", -1),
+        ("top_p", 0.0),
+        ("top_p", 1.1),
+        ("repetition_penalty", 0.0),
+    ],
 )
 def test_bad_settings_are_named(field, value):
     with pytest.raises(ValueError, match=f"{field}: found {value}"):
@@ -84,8 +90,14 @@ def test_bad_settings_are_named(field, value):
 
 
 def test_settings_of_a_checkpoint():
-    released = {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20,
-                "repetition_penalty": 1.1, "eos_token_id": [1]}
+    released = {
+        "do_sample": True,
+        "temperature": 0.7,
+        "top_p": 0.8,
+        "top_k": 20,
+        "repetition_penalty": 1.1,
+        "eos_token_id": [1],
+    }
     assert Sampler.from_settings(released, 3) == Sampler(0.7, 20, 0.8, 1.1, 3)
     assert Sampler.from_settings({"do_sample": False}).temperature == 0
     assert Sampler.from_settings({}).temperature == 0

@@ -233,7 +233,11 @@ def changed(values: dict, *path, to) -> dict:
         (["model", "vocab", "\u4e2d"], 900, "not written in byte characters"),
         (["normalizer"], None, "normalizer: found None, expected NFC"),
         (["pre_tokenizer"], {"type": "Whitespace"}, "pretokenizers: found None"),
-        (["pre_tokenizer", "pretokenizers", 0, "pattern", "Regex"], "(a+)+$", "other patterns|Other"),
+        (
+            ["pre_tokenizer", "pretokenizers", 0, "pattern", "Regex"],
+            "(a+)+$",
+            "other patterns|Other",
+        ),
         (["added_tokens", 0, "lstrip"], True, "added_tokens: '<|endoftext|>' strips"),
         (["added_tokens", 0, "id"], 0, "two tokens have the same id"),
         (["added_tokens", 0, "content"], "", "added_tokens: expected an object"),

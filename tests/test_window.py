@@ -37,7 +37,7 @@ def dense_logits(model: Qwen2, ids: torch.Tensor, sinks: int = 0) -> torch.Tenso
     for layer, window in zip(model.model.layers, config.layer_windows, strict=True):
         mask = torch.zeros(n, n, dtype=torch.bool)
         for i, j in itertools.product(range(n), range(n)):
-            mask[i, j] = 0 <= i - j and (window is None or i - j < window or j < sinks)
+            mask[i, j] = i - j >= 0 and (window is None or i - j < window or j < sinks)
         part, y = layer.self_attn, norm(x, layer.input_layernorm)
         query, key, value = (
             p(y).view(n, -1, config.head_dim).transpose(0, 1)

@@ -19,7 +19,7 @@ SAMPLES = [
     "ελληνικά ά έ ΐ",
     "👩‍👩‍👧‍👦 👍🏽 🏳️‍🌈 🇨🇳 ☕️ 1️⃣",
     "for (int i = 0; i < n; ++i) { a[i] <<= 2; } // done\r\n",
-    "if x != None:\n        print(f\"{x!r:>10}\")\n\n\n",
+    'if x != None:\n        print(f"{x!r:>10}")\n\n\n',
     "n̈ e\u0301 \u1e9b\u0323 \ufb01 \u212b \u2126 가\u11a8",
     "it'S IT'LL we'Re 'D don't",
     "\u200b\u200d\ufeff\u00a0\u3000\u2028\x00\x07\x1b\x7f\x85",
@@ -66,11 +66,15 @@ def generated(seed: int, count: int) -> list[str]:
         if kind == 0:  # one script with spaces, digits and marks between
             group = random_.choice(groups)
             text = "".join(
-                random_.choice(group if random_.random() < 0.7 else [" ", "  ", "\n", "7", "\u0301", "'s"])
+                random_.choice(
+                    group if random_.random() < 0.7 else [" ", "  ", "\n", "7", "\u0301", "'s"]
+                )
                 for _ in range(random_.randrange(1, 24))
             )
         elif kind == 1:  # all scripts mixed
-            text = "".join(random_.choice(random_.choice(groups)) for _ in range(random_.randrange(16)))
+            text = "".join(
+                random_.choice(random_.choice(groups)) for _ in range(random_.randrange(16))
+            )
         elif kind == 2:  # bytes, decoded with replacement
             text = random_.randbytes(random_.randrange(24)).decode(errors="replace")
         elif kind == 3:  # pieces of the samples, cut anywhere and joined

@@ -13,22 +13,23 @@ import json
 import math
 import random
 import time
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from tiny_world import Turn, conversations, story, words_of_the_world
+from torch import Tensor
 
 from qwen2_book import Qwen2, Qwen2Config, Tokenizer, generate, save
 from qwen2_book.loading import TINY
 
 SEED, HELD_OUT_SEED = 0, 1_000_003
-CONVERSATIONS, LENGTH, BATCH = 40_000, 160, 16
+CONVERSATIONS, BATCH = 40_000, 24
 SHAPE = {
-    **{"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4},
-    **{"num_attention_heads": 4, "num_key_value_heads": 2, "rope_theta": 10_000.0},
-    **{"max_position_embeddings": 512, "sliding_window": 512, "max_window_layers": 4},
+    "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "rope_theta": 10_000.0,
+    "max_position_embeddings": 512, "sliding_window": 512, "max_window_layers": 4,
     "tie_word_embeddings": True,
+    "initializer_range": 0.06,
 }
 
 
@@ -45,16 +46,22 @@ def ids_of(tokenizer: Tokenizer, turns: list[Turn]) -> tuple[list[int], list[flo
     return [*ids, tokenizer.added["<|endoftext|>"]], [*weights, 0.1]
 
 
-def packed(tokenizer: Tokenizer, seed: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Conversations one after the other, cut into rows of LENGTH + 1 tokens, and their weights."""
-    both = [ids_of(tokenizer, turns) for turns in conversations(seed, count)]
-    ids = torch.tensor([i for row, _ in both for i in row])
-    weights = torch.tensor([w for _, row in both for w in row])
-    rows = len(ids) // (LENGTH + 1)
-    return tuple(x[: rows * (LENGTH + 1)].view(rows, LENGTH + 1) for x in (ids, weights))
+def batches(tokenizer: Tokenizer, seed: int, count: int) -> list[tuple[Tensor, Tensor]]:
+    """Ids and weights, one conversation a row, rows of like length together, padded on the right.
+
+    A row is causal, so what stands after its end changes nothing; its loss has no weight.
+    """
+    rows = sorted((ids_of(tokenizer, t) for t in conversations(seed, count)), key=lambda r: len(r[0]))
+    made = []
+    for at in range(0, count - BATCH + 1, BATCH):
+        group = rows[at : at + BATCH]
+        width = len(group[-1][0])
+        ids = torch.tensor([ids + [0] * (width - len(ids)) for ids, _ in group])
+        made.append((ids, torch.tensor([w + [0.0] * (width - len(w)) for _, w in group])))
+    return made
 
 
-def loss_of(model: Qwen2, rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def loss_of(model: Qwen2, rows: Tensor, weights: Tensor) -> Tensor:
     losses = F.cross_entropy(
         model(rows[:, :-1]).flatten(0, 1).float(), rows[:, 1:].flatten(), reduction="none"
     )
@@ -91,9 +98,8 @@ def marks(model: Qwen2, tokenizer: Tokenizer, count: int = 150) -> dict[str, dic
 def train(minutes: float) -> None:
     torch.manual_seed(SEED)
     tokenizer = Tokenizer.train(words_of_the_world(), 1200)
-    data, weights = packed(tokenizer, SEED, CONVERSATIONS)
-    tested_data, tested_weights = packed(tokenizer, HELD_OUT_SEED, 400)
-    only_answers = (tested_weights[:48] == 1).float()
+    data = batches(tokenizer, SEED, CONVERSATIONS)
+    held_out = batches(tokenizer, HELD_OUT_SEED, 10 * BATCH)[::3]
     end, start, stop = (tokenizer.added[t] for t in ("<|endoftext|>", "<|im_start|>", "<|im_end|>"))
     rows = -(-len(tokenizer) // 64) * 64  # padded, as the released embeddings are
     config = Qwen2Config(vocab_size=rows, bos_token_id=end, eos_token_id=stop, **SHAPE)
@@ -104,32 +110,35 @@ def train(minutes: float) -> None:
     peak = 3e-3
     optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.95))
     TINY.mkdir(parents=True, exist_ok=True)
-    began, done, step, log = time.perf_counter(), 0.0, 0, []
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {data.numel():,} tokens a pass")
-    order = torch.randperm(len(data))
+    began, done, step, tokens, log = time.perf_counter(), 0.0, 0, 0, []
+    print(
+        f"{sum(p.numel() for p in model.parameters()):,} parameters, {data.numel():,} tokens a pass"
+    )
+    order = torch.randperm(len(data)).tolist()
     while done < 1:
-        at = step * BATCH % (len(data) - BATCH)
         done = min((time.perf_counter() - began) / (60 * minutes), 1.0)
         rate = peak * min((step + 1) / 100, 0.5 * (1 + math.cos(math.pi * done)) * 0.97 + 0.03)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        chosen = order[at : at + BATCH]
-        loss = loss_of(model, data[chosen], weights[chosen])
+        chosen = data[order[step % len(data)]]
+        loss = loss_of(model, *chosen)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         step += 1
+        tokens += chosen[0].numel()
         if step % 50 == 0 or done >= 1:
             with torch.no_grad():
-                tested = float(loss_of(model, tested_data[:48], only_answers))
-            log.append((step, step * BATCH * LENGTH, round(loss.item(), 4), round(tested, 4)))
-            if step % 200 == 0:
+                losses = [float(loss_of(model, ids, (w == 1).float())) for ids, w in held_out]
+            tested = sum(losses) / len(losses)
+            log.append((step, tokens, round(loss.item(), 4), round(tested, 4)))
+            if step % 100 == 0:
                 print(*log[-1], f"{done:.0%}", flush=True)
     model = model.to(torch.bfloat16).eval()
     model.generation = {
-        **{"bos_token_id": end, "pad_token_id": end, "eos_token_id": [stop, end]},
-        **{"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20},
+        "bos_token_id": end, "pad_token_id": end, "eos_token_id": [stop, end],
+        "do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20,
     }
     model.vocab_limit = len(tokenizer)
     save(model, tokenizer, TINY)
@@ -139,7 +148,7 @@ def train(minutes: float) -> None:
     card = {
         "seed": SEED,
         "steps": step,
-        "tokens": step * BATCH * LENGTH,
+        "tokens": tokens,
         "parameters": sum(p.numel() for p in model.parameters()),
         "held_out_answer_loss": log[-1][3],
         "answers": marks(model.float(), tokenizer),

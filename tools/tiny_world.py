@@ -11,15 +11,54 @@ Turn = tuple[str, str]  # role, text
 
 NAMES = {
     "en": ["Tom", "Anna", "Ben", "Lily", "Max", "Emma", "Sam", "Mia", "Leo", "Zoe", "Jack", "Ruby"],
-    "zh": ["小明", "小红", "小刚", "小丽", "小华", "小美", "大伟", "阿强", "乐乐", "思思", "佳佳", "天天"],
+    "zh": [
+        "小明",
+        "小红",
+        "小刚",
+        "小丽",
+        "小华",
+        "小美",
+        "大伟",
+        "阿强",
+        "乐乐",
+        "思思",
+        "佳佳",
+        "天天",
+    ],
 }
 COLOURS = {
     "en": ["red", "blue", "green", "yellow", "white", "black", "pink", "brown"],
     "zh": ["红", "蓝", "绿", "黄", "白", "黑", "粉", "棕"],
 }
 THINGS = {
-    "en": ["ball", "cup", "book", "hat", "kite", "box", "pen", "bag", "bell", "coat", "lamp", "key"],
-    "zh": ["球", "杯子", "书", "帽子", "风筝", "盒子", "笔", "书包", "铃铛", "外套", "台灯", "钥匙"],
+    "en": [
+        "ball",
+        "cup",
+        "book",
+        "hat",
+        "kite",
+        "box",
+        "pen",
+        "bag",
+        "bell",
+        "coat",
+        "lamp",
+        "key",
+    ],
+    "zh": [
+        "球",
+        "杯子",
+        "书",
+        "帽子",
+        "风筝",
+        "盒子",
+        "笔",
+        "书包",
+        "铃铛",
+        "外套",
+        "台灯",
+        "钥匙",
+    ],
 }
 PLACES = {
     "en": ["garden", "kitchen", "park", "school", "library", "shop", "forest", "zoo", "market"],
@@ -30,8 +69,16 @@ FRUITS = {
     "zh": ["苹果", "梨", "李子", "鸡蛋", "坚果", "花", "贝壳", "石头"],
 }
 MEASURES = {  # 量词, where it is not 个
-    **{"书": "本", "帽子": "顶", "风筝": "只", "笔": "支", "外套": "件", "台灯": "盏", "钥匙": "把"},
-    **{"坚果": "颗", "花": "朵", "贝壳": "枚", "石头": "块"},
+
+        "书": "本",
+        "帽子": "顶",
+        "风筝": "只",
+        "笔": "支",
+        "外套": "件",
+        "台灯": "盏",
+        "钥匙": "把"
+    ,
+    "坚果": "颗", "花": "朵", "贝壳": "枚", "石头": "块",
 }
 NUMBERS = {
     "en": ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"],
@@ -145,7 +192,12 @@ TALK = {
     ],
 }  # fmt: skip
 ASK = {
-    "en": ["Tell me a story.", "Please tell me a short story.", "A story, please!", "Tell me another one."],
+    "en": [
+        "Tell me a story.",
+        "Please tell me a short story.",
+        "A story, please!",
+        "Tell me another one.",
+    ],
     "zh": ["讲个故事吧。", "请给我讲一个小故事。", "我想听故事。", "再讲一个。"],
 }
 START = {"en": "One day, {}", "zh": "有一天，{}"}
@@ -186,7 +238,20 @@ def words_of_the_world() -> list[str]:
     """
     lists = [NAMES, COLOURS, THINGS, PLACES, FRUITS, NUMBERS]
     chinese = [word for group in lists for word in group["zh"]] + [*set(MEASURES.values())]
-    chinese += ["有一", "有", "个", "色的", "色", "去了", "把", "给了", "找到了", "几", "谁", "有一天"]
+    chinese += [
+        "有一",
+        "有",
+        "个",
+        "色的",
+        "色",
+        "去了",
+        "把",
+        "给了",
+        "找到了",
+        "几",
+        "谁",
+        "有一天",
+    ]
     chinese += ["是什么", "颜色的", "在", "哪里", "是", "的", "，", "。", "？", "！"]
     talk = [text for pairs in TALK.values() for pair in pairs for texts in pair for text in texts]
     asked = [text for texts in ASK.values() for text in texts]

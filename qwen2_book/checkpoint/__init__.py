@@ -1,1 +1,1 @@
-"""Checkpoints on disk: found, verified, read and written; no weight is read before it is checked."""
+"""Checkpoints: safetensors and GGUF files read, verified and written; hub folders fetched."""

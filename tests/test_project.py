@@ -1,0 +1,146 @@
+"""The project's own promises: one set of dependencies, links that lead somewhere, the module order."""
+
+import ast
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "qwen2_book"
+PAGES = [
+    p for p in ROOT.rglob("*.md") if not {".venv", ".git", "text"} & set(p.relative_to(ROOT).parts)
+]
+# From the ground floor up: a module imports only from those before it.
+ORDER = [
+    *("errors", "config", "gguf_file", "chat", "bpe", "tokenizer_files", "tokenizer"),
+    *("norm", "rope", "window", "cache", "attention", "feedforward", "moe", "model"),
+    *("checkpoint.layout", "checkpoint.safetensors_file", "checkpoint.gguf_weights"),
+    *("checkpoint.hub", "sampling", "generate", "loading", "trace", "costs", "plots", "cli"),
+]
+
+
+def name_of(requirement: str) -> str:
+    return re.split(r"[<>=!~\[; ]", requirement)[0].lower().replace("_", "-")
+
+
+def wanted() -> dict[str, list[str]]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return {"": project["dependencies"], **project["optional-dependencies"]}
+
+
+def test_every_dependency_is_pinned_once():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
+    names = {name_of(r) for group in wanted().values() for r in group}
+    assert sorted(map(name_of, pins)) == sorted(names)
+
+
+def test_the_conda_environment_has_the_same():
+    text = (ROOT / "environment.yml").read_text()
+    listed = [line.strip()[2:] for line in text.split("- pip:")[1].splitlines() if "- " in line]
+    groups = [group for extra, group in wanted().items() if extra != "site"]
+    expected = {requirement for group in groups for requirement in group}
+    assert set(listed) == expected | {"--constraint constraints.txt", "--editable ."}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"python{project['requires-python']}" in text
+
+
+def test_the_version_stands_once():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    version = project["version"]
+    assert f'__version__ = "{version}"' in (PACKAGE / "__init__.py").read_text()
+    assert f"version: {version}" in (ROOT / "CITATION.cff").read_text()
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_all_pages_and_notebooks_are_in_the_contents():
+    listed = re.findall(r"(?:root|file): (\S+)", (ROOT / "_toc.yml").read_text())
+    for entry in listed:
+        assert any((ROOT / f"{entry}{kind}").is_file() for kind in (".md", ".ipynb")), entry
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        assert f"notebooks/{notebook.stem}" in listed
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+def texts() -> dict[Path, str]:
+    found = {page: page.read_text() for page in PAGES}
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = json.loads(notebook.read_text())["cells"]
+        found[notebook] = "\n".join(
+            "".join(c["source"]) for c in cells if c["cell_type"] == "markdown"
+        )
+    return found
+
+
+def test_links_lead_somewhere():
+    for page, text in texts().items():
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if target.startswith(("http://", "https://")):
+                continue
+            path, _, anchor = target.partition("#")
+            file = (page.parent / path).resolve() if path else page
+            assert file.exists(), f"{page.name}: {target}"
+            assert not anchor or anchor in anchors(file), f"{page.name}: {target}"
+
+
+def test_images_have_alternative_texts():
+    for page, text in texts().items():
+        for alt in re.findall(r"!\[([^]]*)\]\(", text):
+            assert len(alt) > 20, page.name
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        for cell in json.loads(notebook.read_text())["cells"]:
+            drawn = any("image/png" in o.get("data", {}) for o in cell.get("outputs", []))
+            if drawn:
+                assert len(cell["metadata"]["mystnb"]["image"]["alt"]) > 40
+
+
+def test_the_table_of_checkpoints_is_computed():
+    from qwen2_book.config import Qwen2Config
+    from qwen2_book.costs import parameters
+
+    text = (ROOT / "checkpoints.md").read_text()
+    for name in Qwen2Config.names()[::2]:
+        total = parameters(Qwen2Config.named(name))["total"]
+        assert f"| {name}, -Instruct | {total:,} | {2 * total / 1e9:.2f} GB |" in text
+
+
+def test_every_module_is_in_the_order_and_keeps_it():
+    modules = {
+        ".".join(f.relative_to(PACKAGE).with_suffix("").parts) for f in PACKAGE.rglob("*.py")
+    }
+    assert modules == {*ORDER, "__init__", "checkpoint.__init__"}
+    for module in ORDER:
+        tree = ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text())
+        for node in ast.walk(tree):
+            names = []
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("qwen2_book"):
+                inner = node.module.removeprefix("qwen2_book").lstrip(".")
+                whole = [f"{inner}.{a.name}".lstrip(".") for a in node.names]
+                names = [n for n in whole if n in ORDER] or [inner]
+            for name in names:
+                assert name in ORDER[: ORDER.index(module)], f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_modules_are_short_and_quiet(module):
+    text = (PACKAGE / f"{module.replace('.', '/')}.py").read_text()
+    assert len(text.splitlines()) <= 400
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree)
+    calls = [n.func for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    assert not any(isinstance(f, ast.Name) and f.id == "print" for f in calls)
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{module}.{node.name}"
+
+
+def test_the_model_alone_fits_on_two_screens():
+    assert len((PACKAGE / "model.py").read_text().splitlines()) <= 200
