@@ -19,7 +19,6 @@ class GroupedQueryAttention(nn.Module):
 
     def __init__(self, config: Qwen2Config, layer: int) -> None:
         super().__init__()
-        assert config.head_dim is not None
         self.layer, self.head_dim = layer, config.head_dim
         hidden, head_dim = config.hidden_size, config.head_dim
         self.q_proj = nn.Linear(hidden, config.num_attention_heads * head_dim)

@@ -77,7 +77,7 @@ class Qwen2Config:
     num_hidden_layers: int = 24
     num_attention_heads: int = 14
     num_key_value_heads: int = 2
-    head_dim: int | None = None  # None: hidden_size / num_attention_heads
+    head_dim: int = 0  # 0: hidden_size / num_attention_heads
     max_position_embeddings: int = 32_768
     rope_theta: float = 1_000_000.0
     rope_scaling: RopeScaling | None = None
@@ -197,7 +197,7 @@ class Qwen2Config:
         if values.get("rope_scaling") is not None:
             length = values.get("max_position_embeddings", cls.max_position_embeddings)
             values["rope_scaling"] = RopeScaling.from_dict(values["rope_scaling"], length)
-        optional = {"rope_scaling", "layer_types", "sliding_window", "head_dim"}
+        optional = {"rope_scaling", "layer_types", "sliding_window"}
         optional |= {"bos_token_id", "eos_token_id", "pad_token_id"}
         return cls(**{k: v for k, v in values.items() if v is not None or k in optional})
 
@@ -260,15 +260,27 @@ def _released() -> dict[str, dict[str, Any]]:
         "72B": (8192, 29_568, 80, 64, 8, 152_064, False),
         "57B-A14B": (3584, 18_944, 28, 28, 4, 151_936, False),
     }
-    instruct_window = {"0.5B": 32_768, "1.5B": 32_768, "7B": 131_072, "72B": 131_072}
-    released = {}
+    instruct_window: dict[str, int | None] = {
+        "0.5B": 32_768,
+        "1.5B": 32_768,
+        "7B": 131_072,
+        "72B": 131_072,
+    }
+    released: dict[str, dict[str, Any]] = {}
     for size, (hidden, inner, layers, heads, kv_heads, rows, tied) in sizes.items():
-        base = {
-            "vocab_size": rows, "hidden_size": hidden, "intermediate_size": inner,
-            "num_hidden_layers": layers, "num_attention_heads": heads,
-            "num_key_value_heads": kv_heads, "tie_word_embeddings": tied,
-            "max_position_embeddings": 131_072, "sliding_window": 131_072,
-            "max_window_layers": layers, "bos_token_id": 151_643, "eos_token_id": 151_643,
+        base: dict[str, Any] = {
+            "vocab_size": rows,
+            "hidden_size": hidden,
+            "intermediate_size": inner,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": kv_heads,
+            "tie_word_embeddings": tied,
+            "max_position_embeddings": 131_072,
+            "sliding_window": 131_072,
+            "max_window_layers": layers,
+            "bos_token_id": 151_643,
+            "eos_token_id": 151_643,
             **(moe if size == "57B-A14B" else {}),
         }
         released[f"Qwen2-{size}"] = base | {"rms_norm_eps": 1e-5 if size == "72B" else 1e-6}
@@ -326,14 +338,14 @@ def _check(config: Qwen2Config) -> None:
     if config.num_attention_heads % config.num_key_value_heads:
         expected = f"a divisor of num_attention_heads ({config.num_attention_heads})"
         raise _found("num_key_value_heads", config.num_key_value_heads, expected)
-    if config.head_dim is None:
+    if not config.head_dim:
         if config.hidden_size % config.num_attention_heads:
             expected = f"a multiple of num_attention_heads ({config.num_attention_heads})"
             raise _found("hidden_size", config.hidden_size, expected)
         head_dim = config.hidden_size // config.num_attention_heads
         object.__setattr__(config, "head_dim", head_dim)
     _integer(config, "head_dim", 1, 1 << 14)
-    if config.head_dim % 2:  # type: ignore[operator]
+    if config.head_dim % 2:
         raise _found("head_dim", config.head_dim, "an even number, since rotation works on pairs")
     _integer(config, "max_position_embeddings", 1, 1 << 26)
     _number(config, "rope_theta", 1.0 + 1e-6, 1e15)

@@ -9,7 +9,6 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 def parameters(config: Qwen2Config) -> dict[str, int]:
     """Parameters by part. `active` are those that one token runs through; tied heads count once."""
-    assert config.head_dim is not None
     hidden, layers, dim = config.hidden_size, config.num_hidden_layers, config.head_dim
     query, key_value = config.num_attention_heads * dim, config.num_key_value_heads * dim
     attention = (query + 2 * key_value) * (hidden + 1) + query * hidden
@@ -48,7 +47,6 @@ def cache_bytes(
     config: Qwen2Config, length: int, dtype: str = "bfloat16", batch: int = 1, ring: bool = True
 ) -> int:
     """Bytes of keys and values for `length` tokens; equal to `KVCache(...).nbytes`."""
-    assert config.head_dim is not None
     per_token = 2 * config.num_key_value_heads * config.head_dim * BYTES[dtype]
     ring = ring and config.sink_tokens == 0
     kept = [
@@ -62,14 +60,14 @@ def matmul_flops(config: Qwen2Config) -> int:
     """Operations of one token in all weight matrices: 2 a weight, the head included."""
     counts = parameters(config)
     biases = config.num_attention_heads + 2 * config.num_key_value_heads
-    biases *= config.num_hidden_layers * (config.head_dim or 0)
+    biases *= config.num_hidden_layers * config.head_dim
     head = config.vocab_size * config.hidden_size
     return 2 * (counts["active_non_embedding"] - counts["norm"] - biases + head)
 
 
 def attention_flops(config: Qwen2Config, length: int) -> int:
     """Operations of scores and weighted sums over a whole prompt: 4 head_dim a pair and head."""
-    per_pair = 4 * config.num_attention_heads * (config.head_dim or 0)
+    per_pair = 4 * config.num_attention_heads * config.head_dim
     pairs = (count_pairs(length, w, config.sink_tokens) for w in config.layer_windows)
     return per_pair * sum(pairs)
 

@@ -137,7 +137,7 @@ def stop_ids(model: Qwen2, stop: Sequence[int] | None = None) -> list[int]:
 
 
 def pad_id(model: Qwen2) -> int:
-    """The id that fills rows: the generation settings', else the config's, else a stop id, else 0."""
+    """The id that fills rows: the generation settings', the config's, a stop id, or else 0."""
     for found in (model.generation.get("pad_token_id"), model.config.pad_token_id):
         if found is not None:
             return found

@@ -40,6 +40,7 @@ def load(
     Safetensors are mapped, not copied. Raises CheckpointError, ConfigError or TokenizerError.
     """
     path = locate(source)
+    tokenizer: Tokenizer | None
     if path.is_file():
         model, tokenizer = _load_gguf(path, pick_device(device), pick_dtype(dtype))
     else:
@@ -187,8 +188,8 @@ def _generation(file: Path) -> dict[str, Any]:
     values = read_json(file, CheckpointError, 1 << 20)
     if not isinstance(values, dict):
         raise CheckpointError(f"{file}: expected a JSON object.")
-    number = (int, float)
-    kinds = dict.fromkeys(("temperature", "top_p", "repetition_penalty"), number)
+    kinds: dict[str, tuple[type, ...]] = {"temperature": (int, float), "top_p": (int, float)}
+    kinds |= {"repetition_penalty": (int, float)}
     kinds |= {"top_k": (int,), "pad_token_id": (int,), "eos_token_id": (int, list)}
     for name, kind in (kinds | {"do_sample": (bool,)}).items():
         found = values.get(name)
@@ -249,7 +250,7 @@ def _write(model: Qwen2, tokenizer: Tokenizer | None, folder: Path) -> None:
     if len(shards) == 1:
         save_file(shards[0], folder / safetensors_file.WEIGHTS, {"format": "pt"})
         return
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         save_file(shard, folder / file, {"format": "pt"})

@@ -62,12 +62,14 @@ class Qwen2(nn.Module):
 
     Parameter names and shapes are those of the released checkpoints. `vocab_limit` is the number
     of tokens that the tokenizer knows: rows of the embedding from there on are padding and are
-    never sampled. `generation` holds the checkpoint's generation settings; `load` sets both.
+    never sampled. `generation` holds the checkpoint's generation settings, `name_or_path` where it
+    came from; `load` sets all three.
     """
 
     def __init__(self, config: Qwen2Config) -> None:
         super().__init__()
         self.config = config
+        self.name_or_path = ""
         self.vocab_limit: int | None = None
         self.generation: dict = {}
         self.model = Decoder(config)
@@ -173,8 +175,8 @@ class Qwen2(nn.Module):
             expected = len(token_ids), self.dtype, self.device.type
             if found != expected:
                 raise ValueError(
-                    f"cache: found (batch, dtype, device) {found}, expected {expected}. Make it with "
-                    "KVCache(model.config, batch, capacity, model.device, model.dtype)."
+                    f"cache: found (batch, dtype, device) {found}, expected {expected}. Make it "
+                    "with KVCache(model.config, batch, capacity, model.device, model.dtype)."
                 )
             if not cache.serves(self.config):
                 raise ValueError(

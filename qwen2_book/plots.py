@@ -92,7 +92,7 @@ def attention_windows(
             axis.set_visible(False)
         for axis, (layer, head) in zip(axes.flat, heads, strict=False):
             _map(axis, seen, layer, head, window, sink_tokens)
-        _label(axes[:, 0], axes[-1], tokens, seen.rows)
+        _label(list(axes[:, 0]), list(axes[-1]), tokens, seen.rows)
     return figure
 
 

@@ -17,7 +17,6 @@ def inverse_frequencies(config: Qwen2Config) -> tuple[Float[Tensor, "pairs"], fl
     turn less than `beta_slow` times are slowed by `factor`, those between are blended; the factor
     on cos and sin is 0.1 ln(factor) + 1, so attention logits scale by its square.
     """
-    assert config.head_dim is not None
     dim, theta = config.head_dim, config.rope_theta
     powers = theta ** (torch.arange(0, dim, 2, dtype=torch.float32, device="cpu") / dim)
     plain = 1.0 / powers

@@ -164,21 +164,37 @@ def write_files(
         for token, i in sorted(added.items(), key=lambda item: item[1])
     ]
     model = {
-        "type": "BPE", "dropout": None, "unk_token": None, "fuse_unk": False,
-        "continuing_subword_prefix": None, "end_of_word_suffix": None,
-        "byte_fallback": False, "ignore_merges": False, "vocab": vocab,
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "fuse_unk": False,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        "vocab": vocab,
         "merges": [list(pair) for pair in merges],
     }
     whole = {
-        "version": "1.0", "truncation": None, "padding": None, "added_tokens": tokens,
-        "normalizer": {"type": "NFC"}, "pre_tokenizer": PRE_TOKENIZER,
-        "post_processor": None, "decoder": BYTE_LEVEL, "model": model,
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": tokens,
+        "normalizer": {"type": "NFC"},
+        "pre_tokenizer": PRE_TOKENIZER,
+        "post_processor": None,
+        "decoder": BYTE_LEVEL,
+        "model": model,
     }
     config = {
-        "tokenizer_class": "Qwen2Tokenizer", "add_prefix_space": False, "bos_token": None,
+        "tokenizer_class": "Qwen2Tokenizer",
+        "add_prefix_space": False,
+        "bos_token": None,
         "eos_token": "<|im_end|>" if "<|im_end|>" in added else None,
         "pad_token": "<|endoftext|>" if "<|endoftext|>" in added else None,
-        "unk_token": None, "errors": "replace", "split_special_tokens": False,
+        "unk_token": None,
+        "errors": "replace",
+        "split_special_tokens": False,
         "chat_template": chat_template,
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -91,7 +91,7 @@ def trace(
     parts = [model.model.embed_tokens, *model.model.layers]
     hooks = [part.register_forward_hook(watch_state) for part in parts]
     for layer in layers:
-        part = model.model.layers[layer].self_attn
+        part = model.get_submodule(f"model.layers.{layer}.self_attn")
         hooks.append(part.register_forward_pre_hook(watch_attention))
     try:
         logits = model(token_ids, last_only=True)

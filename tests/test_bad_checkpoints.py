@@ -1,4 +1,4 @@
-"""Everything that goes wrong with checkpoint files, gone wrong: named errors, soon, in little memory."""
+"""All that goes wrong with checkpoint files, gone wrong: named errors, soon, in little room."""
 
 import json
 import pickle

@@ -170,7 +170,7 @@ def test_a_stream_never_breaks_a_character(model, tokenizer, monkeypatch):
     wanted = list("你好😀é".encode())
     ids = [tokenizer.encode(" ")[0]]
     tokens = [
-        [i for i in range(len(tokenizer)) if tokenizer.token_bytes(i) == bytes([b])][0]
+        next(i for i in range(len(tokenizer)) if tokenizer.token_bytes(i) == bytes([b]))
         for b in wanted
     ]
     monkeypatch.setattr(

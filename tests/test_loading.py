@@ -140,7 +140,7 @@ def test_a_full_disk_leaves_the_old_files_whole(tmp_path, when, monkeypatch):
     target = {"weights": (loading, "save_file"), "tokenizer": (Tokenizer, "save")}
     monkeypatch.setattr(*target.get(when, (loading.os, "replace")), full)
     new = random_model(SMALL, seed=5)
-    with pytest.raises(CheckpointError, match="could not save .*No space left.* free some space"):
+    with pytest.raises(CheckpointError, match=r"could not save .*No space left.* free some space"):
         save(new, TOKENIZER, tmp_path)
     monkeypatch.undo()
     assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before
@@ -233,7 +233,7 @@ def test_loading_a_large_untouched_model_takes_no_memory(tmp_path):
     save(model, None, tmp_path)
     size = (tmp_path / "model.safetensors").stat().st_size
     code = (
-        "import resource, sys, torch; from qwen2_book import load; from qwen2_book.model import Qwen2;"
+        "import resource, sys, torch; from qwen2_book import load, Qwen2;"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024;"
         "before = peak(); model, _ = load(sys.argv[1]); loaded = peak() - before;"
         "model(torch.tensor([[1, 2]])); print(loaded, peak() - before)"

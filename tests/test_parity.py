@@ -139,7 +139,7 @@ def test_frequencies_are_the_same_to_the_bit(heads, scaling):
     from transformers.modeling_rope_utils import _compute_yarn_parameters
 
     config = replace(
-        DENSE, num_attention_heads=heads, num_key_value_heads=1, head_dim=None, rope_scaling=scaling
+        DENSE, num_attention_heads=heads, num_key_value_heads=1, head_dim=0, rope_scaling=scaling
     )
     theirs = transformers.Qwen2Config(**config.to_dict())
     frequencies, factor = inverse_frequencies(config)

@@ -1,4 +1,4 @@
-"""The project's own promises: one set of dependencies, links that lead somewhere, the module order."""
+"""The project's own promises: one set of dependencies, links that lead somewhere, module order."""
 
 import ast
 import json

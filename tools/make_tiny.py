@@ -23,11 +23,17 @@ from qwen2_book import Qwen2, Qwen2Config, Tokenizer, generate, save
 from qwen2_book.loading import TINY
 
 SEED, HELD_OUT_SEED = 0, 1_000_003
-CONVERSATIONS, BATCH = 40_000, 24
-SHAPE = {
-    "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "rope_theta": 10_000.0,
-    "max_position_embeddings": 512, "sliding_window": 512, "max_window_layers": 4,
+CONVERSATIONS, BATCH = 24_000, 24
+SHAPE: dict[str, Any] = {
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "rope_theta": 10_000.0,
+    "max_position_embeddings": 512,
+    "sliding_window": 512,
+    "max_window_layers": 4,
     "tie_word_embeddings": True,
     "initializer_range": 0.06,
 }
@@ -51,7 +57,8 @@ def batches(tokenizer: Tokenizer, seed: int, count: int) -> list[tuple[Tensor, T
 
     A row is causal, so what stands after its end changes nothing; its loss has no weight.
     """
-    rows = sorted((ids_of(tokenizer, t) for t in conversations(seed, count)), key=lambda r: len(r[0]))
+    rows = [ids_of(tokenizer, turns) for turns in conversations(seed, count)]
+    rows.sort(key=lambda row: len(row[0]))
     made = []
     for at in range(0, count - BATCH + 1, BATCH):
         group = rows[at : at + BATCH]
@@ -75,7 +82,7 @@ def marks(model: Qwen2, tokenizer: Tokenizer, count: int = 150) -> dict[str, dic
     random_ = random.Random(HELD_OUT_SEED)
     result: dict[str, dict] = {}
     for language in ("en", "zh"):
-        asked = []
+        asked: list[tuple[str, str, str]] = []
         while len(asked) < count:
             tale = story(random_, language)
             kind, question, answer = random_.choice(tale.questions)
@@ -100,7 +107,7 @@ def train(minutes: float) -> None:
     tokenizer = Tokenizer.train(words_of_the_world(), 1200)
     data = batches(tokenizer, SEED, CONVERSATIONS)
     held_out = batches(tokenizer, HELD_OUT_SEED, 10 * BATCH)[::3]
-    end, start, stop = (tokenizer.added[t] for t in ("<|endoftext|>", "<|im_start|>", "<|im_end|>"))
+    end, stop = tokenizer.added["<|endoftext|>"], tokenizer.added["<|im_end|>"]
     rows = -(-len(tokenizer) // 64) * 64  # padded, as the released embeddings are
     config = Qwen2Config(vocab_size=rows, bos_token_id=end, eos_token_id=stop, **SHAPE)
     model = Qwen2(config)
@@ -111,9 +118,7 @@ def train(minutes: float) -> None:
     optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.95))
     TINY.mkdir(parents=True, exist_ok=True)
     began, done, step, tokens, log = time.perf_counter(), 0.0, 0, 0, []
-    print(
-        f"{sum(p.numel() for p in model.parameters()):,} parameters, {data.numel():,} tokens a pass"
-    )
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(data)} batches a pass")
     order = torch.randperm(len(data)).tolist()
     while done < 1:
         done = min((time.perf_counter() - began) / (60 * minutes), 1.0)
@@ -137,8 +142,13 @@ def train(minutes: float) -> None:
                 print(*log[-1], f"{done:.0%}", flush=True)
     model = model.to(torch.bfloat16).eval()
     model.generation = {
-        "bos_token_id": end, "pad_token_id": end, "eos_token_id": [stop, end],
-        "do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20,
+        "bos_token_id": end,
+        "pad_token_id": end,
+        "eos_token_id": [stop, end],
+        "do_sample": True,
+        "temperature": 0.7,
+        "top_p": 0.8,
+        "top_k": 20,
     }
     model.vocab_limit = len(tokenizer)
     save(model, tokenizer, TINY)

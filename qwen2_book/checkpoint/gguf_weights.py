@@ -16,9 +16,13 @@ from qwen2_book.errors import CheckpointError, ConfigError
 from qwen2_book.gguf_file import GGUFTensor, read_head
 
 PARTS = {
-    "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
-    "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj", "ffn_gate_inp": "mlp.gate",
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate_inp": "mlp.gate",
     **{f"ffn_{part}": f"mlp.{part}_proj" for part in ("gate", "up", "down")},
     **{f"ffn_{part}_shexp": f"mlp.shared_expert.{part}_proj" for part in ("gate", "up", "down")},
     "ffn_gate_inp_shexp": "mlp.shared_expert_gate",
@@ -123,7 +127,7 @@ def check_data(path: Path, tensors: dict[str, GGUFTensor]) -> None:
 def _kind(path: Path, tensor: GGUFTensor) -> GGMLQuantizationType:
     try:
         kind = GGMLQuantizationType(tensor.kind)
-        block, block_bytes = GGML_QUANT_SIZES[kind]
+        _, block_bytes = GGML_QUANT_SIZES[kind]
         dequantize(np.zeros((1, block_bytes), dtype=np.uint8), kind)
         return kind
     except (ValueError, KeyError, NotImplementedError):

@@ -1,4 +1,4 @@
-"""Which tensors a checkpoint of a configuration holds: names and shapes, before anything is built."""
+"""Which tensors a configuration's checkpoint holds: names and shapes, before anything is built."""
 
 from collections.abc import Iterator, Mapping
 
@@ -9,7 +9,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def shapes(config: Qwen2Config) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor on disk; a tied head is not there, since it is the embedding."""
+    """Name -> shape of every tensor on disk; a tied head is not there: it is the embedding."""
     hidden, rows = config.hidden_size, config.vocab_size
     found = {"model.embed_tokens.weight": (rows, hidden), "model.norm.weight": (hidden,)}
     if not config.tie_word_embeddings:
@@ -23,8 +23,8 @@ def shapes(config: Qwen2Config) -> dict[str, tuple[int, ...]]:
 
 
 def _biases(config: Qwen2Config) -> list[tuple[str, int]]:
-    query = config.num_attention_heads * (config.head_dim or 0)
-    key_value = config.num_key_value_heads * (config.head_dim or 0)
+    query = config.num_attention_heads * config.head_dim
+    key_value = config.num_key_value_heads * config.head_dim
     return [("q_proj", query), ("k_proj", key_value), ("v_proj", key_value)]
 
 
@@ -34,7 +34,7 @@ def _layer(config: Qwen2Config, layer: int) -> Iterator[tuple[str, tuple[int, ..
     yield "post_attention_layernorm", (hidden,)
     for name, heads in _biases(config):
         yield f"self_attn.{name}", (heads, hidden)
-    yield "self_attn.o_proj", (hidden, config.num_attention_heads * (config.head_dim or 0))
+    yield "self_attn.o_proj", (hidden, config.num_attention_heads * config.head_dim)
     if not config.is_sparse(layer):
         yield from _swiglu("mlp", hidden, config.intermediate_size)
         return

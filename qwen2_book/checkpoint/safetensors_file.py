@@ -71,7 +71,13 @@ def _entry(file: Path, name: str, found: Any, first: int, size: int) -> Entry:
         raise CheckpointError(f"{where}: found type {kind!r:.60}, expected one of {[*DTYPES]}.")
     shape, offsets = found.get("shape"), found.get("data_offsets")
     numbers = [*shape, *offsets] if isinstance(shape, list) and isinstance(offsets, list) else [-1]
-    if not all(type(n) is int and 0 <= n < 1 << 62 for n in numbers) or len(offsets) != 2:
+    sane = all(type(n) is int and 0 <= n < 1 << 62 for n in numbers)
+    if (
+        not isinstance(shape, list)
+        or not isinstance(offsets, list)
+        or len(offsets) != 2
+        or not sane
+    ):
         raise CheckpointError(f"{where}: found shape {shape!r:.60} and offsets {offsets!r:.60}.")
     dtype, (start, end) = DTYPES[found["dtype"]], offsets
     if end - start != math.prod(shape) * dtype.itemsize or first + end > size:
