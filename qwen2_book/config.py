@@ -1,16 +1,14 @@
 """What a Qwen2 model is, in one frozen dataclass, and the ten released ones by name."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qwen2_book.config_checks import FULL, SLIDING, check, integer, number, read_json
 from qwen2_book.errors import ConfigError
-
-FULL, SLIDING = "full_attention", "sliding_attention"
-DTYPES = ("float32", "bfloat16", "float16")
+from qwen2_book.released import RELEASED
 
 # What transformers assumes where a file is silent; the class below has Qwen2's own values instead.
 FILE_DEFAULTS = {"rope_theta": 10_000.0, "max_window_layers": 28, "sliding_window": 4096}
@@ -27,12 +25,12 @@ class RopeScaling:
     attention_factor: float | None = None  # None: 0.1 ln(factor) + 1
 
     def __post_init__(self) -> None:
-        _number(self, "factor", 1.0, 1024.0)
-        _integer(self, "original_max_position_embeddings", 1, 1 << 26)
-        _number(self, "beta_fast", 1e-6, 1e6)
-        _number(self, "beta_slow", 1e-6, 1e6)
+        number(self, "factor", 1.0, 1024.0)
+        integer(self, "original_max_position_embeddings", 1, 1 << 26)
+        number(self, "beta_fast", 1e-6, 1e6)
+        number(self, "beta_slow", 1e-6, 1e6)
         if self.attention_factor is not None:
-            _number(self, "attention_factor", 1e-6, 1e6)
+            number(self, "attention_factor", 1e-6, 1e6)
 
     @classmethod
     def from_dict(cls, values: Any, max_position_embeddings: int) -> "RopeScaling | None":
@@ -109,7 +107,7 @@ class Qwen2Config:
         if isinstance(self.rope_scaling, Mapping):
             scaling = RopeScaling.from_dict(self.rope_scaling, self.max_position_embeddings)
             object.__setattr__(self, "rope_scaling", scaling)
-        _check(self)
+        check(self)
 
     @property
     def model_type(self) -> str:
@@ -243,164 +241,3 @@ MOE_FIELDS = (
     *("shared_expert_intermediate_size", "mlp_only_layers", "norm_topk_prob"),
     "router_aux_loss_coef",
 )
-
-
-def _released() -> dict[str, dict[str, Any]]:
-    """Sizes: technical report, table 1. The rest: each checkpoint's own `config.json`.
-
-    The window written in the 57B-A14B-Instruct file could not be confirmed, so none is given; the
-    switch is off there as everywhere.
-    """
-    moe = {"num_experts": 64, "num_experts_per_tok": 8, "moe_intermediate_size": 2560}
-    moe["shared_expert_intermediate_size"] = 20_480
-    sizes = {  # hidden, feed-forward, layers, query heads, key-value heads, rows, tied
-        "0.5B": (896, 4864, 24, 14, 2, 151_936, True),
-        "1.5B": (1536, 8960, 28, 12, 2, 151_936, True),
-        "7B": (3584, 18_944, 28, 28, 4, 152_064, False),
-        "72B": (8192, 29_568, 80, 64, 8, 152_064, False),
-        "57B-A14B": (3584, 18_944, 28, 28, 4, 151_936, False),
-    }
-    instruct_window: dict[str, int | None] = {
-        "0.5B": 32_768,
-        "1.5B": 32_768,
-        "7B": 131_072,
-        "72B": 131_072,
-    }
-    released: dict[str, dict[str, Any]] = {}
-    for size, (hidden, inner, layers, heads, kv_heads, rows, tied) in sizes.items():
-        base: dict[str, Any] = {
-            "vocab_size": rows,
-            "hidden_size": hidden,
-            "intermediate_size": inner,
-            "num_hidden_layers": layers,
-            "num_attention_heads": heads,
-            "num_key_value_heads": kv_heads,
-            "tie_word_embeddings": tied,
-            "max_position_embeddings": 131_072,
-            "sliding_window": 131_072,
-            "max_window_layers": layers,
-            "bos_token_id": 151_643,
-            "eos_token_id": 151_643,
-            **(moe if size == "57B-A14B" else {}),
-        }
-        released[f"Qwen2-{size}"] = base | {"rms_norm_eps": 1e-5 if size == "72B" else 1e-6}
-        released[f"Qwen2-{size}-Instruct"] = base | {
-            "max_position_embeddings": 32_768,
-            "sliding_window": instruct_window.get(size),
-            "eos_token_id": 151_643 if size == "57B-A14B" else 151_645,
-        }
-    return released
-
-
-RELEASED = _released()
-
-
-def read_json(file: Path, error: type[ValueError], limit: int = 64 << 20) -> Any:
-    """The JSON value in a file; whatever is wrong with it ends in `error`, naming the file."""
-    try:
-        if (size := file.stat().st_size) > limit:
-            raise error(f"{file}: {size:,} bytes, expected at most {limit:,}.")
-        return json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise error(f"{file} is not there; expected a checkpoint folder's {file.name}.") from None
-    except (OSError, ValueError, RecursionError) as problem:
-        if isinstance(problem, error):
-            raise
-        raise error(f"{file} is not readable JSON ({problem}); fetch it again.") from None
-
-
-def _found(name: str, value: Any, expected: str) -> ConfigError:
-    return ConfigError(f"{name}: found {value!r:.80}, expected {expected}.")
-
-
-def _integer(config: Any, name: str, low: int, high: int) -> None:
-    value = getattr(config, name)
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise _found(name, value, f"an integer from {low:,} to {high:,}")
-
-
-def _number(config: Any, name: str, low: float, high: float) -> None:
-    value = getattr(config, name)
-    good = isinstance(value, int | float) and not isinstance(value, bool)
-    if not good or not low <= value <= high:  # NaN is refused, too
-        raise _found(name, value, f"a number from {low:g} to {high:g}")
-    object.__setattr__(config, name, float(value))
-
-
-def _check(config: Qwen2Config) -> None:
-    """Refuse what is not a Qwen2; the bounds are generous, and keep absurd files from harm."""
-    for name in ("hidden_size", "intermediate_size"):
-        _integer(config, name, 1, 1 << 20)
-    _integer(config, "vocab_size", 1, 1 << 22)
-    _integer(config, "num_hidden_layers", 1, 1024)
-    for name in ("num_attention_heads", "num_key_value_heads"):
-        _integer(config, name, 1, 4096)
-    if config.num_attention_heads % config.num_key_value_heads:
-        expected = f"a divisor of num_attention_heads ({config.num_attention_heads})"
-        raise _found("num_key_value_heads", config.num_key_value_heads, expected)
-    if not config.head_dim:
-        if config.hidden_size % config.num_attention_heads:
-            expected = f"a multiple of num_attention_heads ({config.num_attention_heads})"
-            raise _found("hidden_size", config.hidden_size, expected)
-        head_dim = config.hidden_size // config.num_attention_heads
-        object.__setattr__(config, "head_dim", head_dim)
-    _integer(config, "head_dim", 1, 1 << 14)
-    if config.head_dim % 2:
-        raise _found("head_dim", config.head_dim, "an even number, since rotation works on pairs")
-    _integer(config, "max_position_embeddings", 1, 1 << 26)
-    _number(config, "rope_theta", 1.0 + 1e-6, 1e15)
-    _number(config, "rms_norm_eps", 0.0, 1.0)
-    _number(config, "initializer_range", 0.0, 10.0)
-    for name in ("tie_word_embeddings", "use_sliding_window", "norm_topk_prob"):
-        if not isinstance(value := getattr(config, name), bool):
-            raise _found(name, value, "true or false")
-    if config.rope_scaling is not None and not isinstance(config.rope_scaling, RopeScaling):
-        raise _found("rope_scaling", config.rope_scaling, "a RopeScaling, an object or null")
-    if config.dtype not in DTYPES:
-        raise _found("dtype", config.dtype, f"one of {', '.join(DTYPES)}")
-    _check_window(config)
-    _check_experts(config)
-    _check_ids(config)
-
-
-def _check_window(config: Qwen2Config) -> None:
-    if config.sliding_window is not None or config.use_sliding_window:
-        _integer(config, "sliding_window", 0 if not config.use_sliding_window else 1, 1 << 26)
-    _integer(config, "max_window_layers", 0, 1 << 20)  # above the number of layers is legal
-    _integer(config, "sink_tokens", 0, 1 << 26)
-    if config.layer_types is not None:
-        types, layers = config.layer_types, config.num_hidden_layers
-        if (
-            not isinstance(types, tuple)
-            or len(types) != layers
-            or {*map(str, types)}
-            - {
-                FULL,
-                SLIDING,
-            }
-        ):
-            raise _found("layer_types", types, f"{layers} times {FULL!r} or {SLIDING!r}")
-
-
-def _check_experts(config: Qwen2Config) -> None:
-    _integer(config, "num_experts", 0, 4096)
-    if not config.num_experts:
-        return
-    _integer(config, "num_experts_per_tok", 1, config.num_experts)
-    for name in ("moe_intermediate_size", "shared_expert_intermediate_size"):
-        _integer(config, name, 1, 1 << 20)
-    _integer(config, "decoder_sparse_step", 1, 1 << 20)
-    _number(config, "router_aux_loss_coef", 0.0, 1e6)
-    if config.num_experts * config.num_hidden_layers > 16_384:
-        raise _found("num_experts", config.num_experts, "at most 16,384 experts in all layers")
-    layers = config.mlp_only_layers
-    if not isinstance(layers, tuple) or not all(type(layer) is int for layer in layers):
-        raise _found("mlp_only_layers", layers, "a list of layer numbers")
-
-
-def _check_ids(config: Qwen2Config) -> None:
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        value = getattr(config, name)
-        ids = value if isinstance(value, tuple) else () if value is None else (value,)
-        if not all(type(i) is int and 0 <= i < 1 << 32 for i in ids):
-            raise _found(name, value, "a token id or null")

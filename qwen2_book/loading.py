@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from qwen2_book.checkpoint import gguf_weights, hub, layout, safetensors_file
-from qwen2_book.config import DTYPES, Qwen2Config, read_json
+from qwen2_book.config import Qwen2Config
+from qwen2_book.config_checks import DTYPES, read_json
 from qwen2_book.errors import CheckpointError
 from qwen2_book.model import Qwen2
 from qwen2_book.tokenizer import Tokenizer

@@ -1,10 +1,11 @@
 """Static figures: what attention looks at, with a window laid over it."""
 
+import io
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -58,7 +59,7 @@ class QuietFigure(Figure):
             return super().get_tightbbox(*args, **kwargs)
 
 
-def save_figure(figure: Figure, file: str | Path | IO[bytes], kind: str) -> None:
+def save_figure(figure: Figure, file: str | Path | io.BytesIO, kind: str) -> None:
     """Write a figure as `svg` or `png`; the text of an SVG stays text, in the viewer's fonts."""
     with style():
         figure.savefig(file, format=kind)

@@ -9,7 +9,7 @@ import regex
 
 from qwen2_book import bpe, chat
 from qwen2_book import tokenizer_files as files
-from qwen2_book.config import read_json
+from qwen2_book.config_checks import read_json
 from qwen2_book.errors import TokenizerError
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

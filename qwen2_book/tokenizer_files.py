@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen2_book import bpe
-from qwen2_book.config import read_json
+from qwen2_book.config_checks import read_json
 from qwen2_book.errors import CheckpointError, TokenizerError
 from qwen2_book.gguf_file import read_head
 

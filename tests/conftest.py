@@ -11,7 +11,9 @@ from jaxtyping import install_import_hook
 PACKAGE = Path(__file__).parent.parent / "qwen2_book"
 MODULES = [file.relative_to(PACKAGE.parent).with_suffix("") for file in PACKAGE.rglob("*.py")]
 CHECKED = [
-    ".".join(module.parts) for module in MODULES if module.stem not in ("config", "__init__")
+    ".".join(module.parts)
+    for module in MODULES
+    if module.stem not in ("config", "config_checks", "__init__")
 ]
 _shapes = install_import_hook(CHECKED, "beartype.beartype")
 _shapes.__enter__()

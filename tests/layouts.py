@@ -3,6 +3,7 @@
 import dataclasses
 
 import torch
+from tolerances import TOLERANCES as TOLERANCES
 
 from qwen2_book.config import Qwen2Config, RopeScaling
 from qwen2_book.model import Qwen2

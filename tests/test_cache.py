@@ -18,7 +18,7 @@ def mixed(window: int):
     return replace(CONFIG.with_window(window), layer_types=(FULL, SLIDING))
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.data())
 def test_any_order_of_chunks_and_truncations(data):
     """Each column's key holds (column, stamp of writing): a stale one would be noticed."""
@@ -55,14 +55,16 @@ def test_any_order_of_chunks_and_truncations(data):
             assert torch.equal(keys, -values)
             found = cache.key_positions(layer, new).expand(BATCH, -1)
             assert found.shape == (BATCH, keys.shape[2])
-            for row, query in ((r, int(q)) for r in range(BATCH) for q in {*positions[r].tolist()}):
-                wanted = range(max(0, query - seen + 1), query + 1)
-                where = {int(p): i for i, p in enumerate(found[row]) if int(p) in wanted}
-                assert sorted(where) == [*wanted]
-                assert sum(int(p) in wanted for p in found[row]) == len(wanted)  # each once
-                for position, index in where.items():
-                    column = position + padding[row]
-                    assert keys[row, 0, index].tolist() == [column, stamps[column]]
+            for row in range(BATCH):
+                queries = positions[row][positions[row] >= 0]
+                if not len(queries):
+                    continue
+                low, high_query = max(0, int(queries[0]) - seen + 1), int(queries[-1])
+                where = ((found[row] >= low) & (found[row] <= high_query)).nonzero()[:, 0]
+                where = where[found[row, where].argsort()]
+                assert found[row, where].tolist() == [*range(low, high_query + 1)]  # each once
+                wanted = range(low + padding[row], high_query + padding[row] + 1)
+                assert keys[row, 0, where].tolist() == [[c, stamps[c]] for c in wanted]
     held = [max(0, len(stamps) - p) for p in padding]
     assert cache.next_positions.tolist() == (held if stamps else [0] * BATCH)
 
@@ -140,20 +142,20 @@ def test_a_reset_forgets_padding():
 
 @torch.no_grad()
 def test_padded_rows_can_be_taken_back_too():
+    """Wrong tokens appended and forgotten again, several times over, leave no trace."""
     model = random_model(DENSE.with_window(5))
     ids, cache = random_ids(2, 90, DENSE), KVCache(model.config, 2, 200)
     mask = torch.ones(2, 60, dtype=torch.bool)
     mask[0, :41] = False
     model(ids[:, :60], cache, mask)
-    for end, back in ((75, 70), (85, 62), (70, 64)):
-        model(ids[:, cache.length : end] * 0 + 1, cache)  # other tokens, to be forgotten
-        cache.truncate(back - 4)
-        logits = model(ids[:, back - 4 : back], cache)
-        whole = torch.cat((ids[:, :60], ids[:, :0]), 1)
-        if back == 70:
-            kept = torch.cat((whole, torch.ones_like(ids[:, 60:66]), ids[:, 66:70]), 1)
-            alone = model(kept[:1, 41:])
-            torch.testing.assert_close(logits[0], alone[0, -4:], atol=1e-4, rtol=0)
+    for start in (60, 66, 73):
+        model(torch.ones_like(ids[:, :25]), cache)
+        cache.truncate(start)
+        logits = model(ids[:, start : start + 7], cache)
+        cache.truncate(start + 6 if start == 60 else start + 7)
+        for row, padding in ((0, 41), (1, 0)):
+            alone = model(ids[row : row + 1, padding : start + 7])
+            torch.testing.assert_close(logits[row], alone[0, -7:], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(("batch", "capacity"), [(0, 5), (1, 0), (-1, 5), (1, -3)])

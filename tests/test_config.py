@@ -132,6 +132,14 @@ def test_yarn_of_qwen2():
         ),
         ({"rope_scaling": {"type": "yarn", "factor": -4}}, "factor: found -4"),
         ({"rope_scaling": "yarn"}, "rope_scaling: found 'yarn'"),
+        ({"rope_scaling": {"type": ["yarn"]}}, r"rope_type: found \['yarn'\]"),
+        ({"rope_scaling": {"type": "yarn", "rope_type": "linear"}}, "rope_type: found"),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 4, "partial_rotary_factor": "x"}},
+            "partial rotation",
+        ),
+        ({"rope_scaling": {"type": "yarn", "factor": 10**400}}, "factor: found 1000"),
+        ({"rope_theta": 10**400}, "rope_theta: found 1000"),
         ({"num_attention_heads": 20}, "hidden_size: found 3584, expected a multiple"),
         ({"num_key_value_heads": 3}, "num_key_value_heads: found 3, expected a divisor"),
         ({"head_dim": 65}, "head_dim: found 65, expected an even number"),
@@ -204,6 +212,15 @@ def test_a_missing_file_is_named(tmp_path):
         Qwen2Config.from_file(tmp_path)
 
 
+def test_a_dense_model_ignores_the_fields_of_experts():
+    """transformers writes none, but derivatives leave remnants behind."""
+    config = Qwen2Config.from_dict(RELEASED | {"decoder_sparse_step": 0, "num_experts": 60})
+    assert not any(config.is_sparse(layer) for layer in range(28))
+    assert config.model_type == "qwen2"
+
+
+ROPE = ["type", "rope_type", "factor", "truncate", "partial_rotary_factor", "rope_theta"]
+ROPE += ["beta_fast", "attention_factor", "original_max_position_embeddings"]
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (
@@ -219,8 +236,13 @@ FIELDS = [
 
 
 @settings(max_examples=400, deadline=None, derandomize=True)
-@given(st.dictionaries(st.sampled_from(FIELDS), ANY, min_size=1, max_size=3))
-def test_any_values_are_a_configuration_or_refused(change):
+@given(
+    st.dictionaries(st.sampled_from(FIELDS), ANY | st.just(10**400), min_size=1, max_size=3),
+    st.dictionaries(st.sampled_from(ROPE), ANY | st.just("yarn"), max_size=3),
+)
+def test_any_values_are_a_configuration_or_refused(change, rope):
+    if rope:
+        change = {"rope_scaling": {"type": "yarn", "factor": 4.0} | rope} | change
     began = time.perf_counter()
     for base in (RELEASED, DENSE.to_dict(), LAYOUTS["experts"].to_dict()):
         try:

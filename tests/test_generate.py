@@ -1,5 +1,7 @@
 """Generation: stops, padding, streams, and what it refuses."""
 
+import sys
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from qwen2_book.model import Qwen2
 from qwen2_book.sampling import Sampler
 from qwen2_book.tokenizer import Tokenizer
 
+MODULE = sys.modules["qwen2_book.generate"]  # the package's `generate` is the function
 CONFIG = Qwen2Config(
     vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
     num_attention_heads=4, num_key_value_heads=2, rope_theta=1e4, dtype="float32",
@@ -54,7 +57,7 @@ def test_a_batch_with_a_window(model, window, sinks):
 
 
 def test_long_prompts_are_taken_in_chunks(model, monkeypatch):
-    monkeypatch.setattr("qwen2_book.generate.PREFILL_CHUNK", 4)
+    monkeypatch.setattr(MODULE, "PREFILL_CHUNK", 4)
     assert generate(model, PROMPTS, 8).tolist() == [by_hand(model, p, 8) for p in PROMPTS]
 
 
@@ -173,9 +176,7 @@ def test_a_stream_never_breaks_a_character(model, tokenizer, monkeypatch):
         next(i for i in range(len(tokenizer)) if tokenizer.token_bytes(i) == bytes([b]))
         for b in wanted
     ]
-    monkeypatch.setattr(
-        "qwen2_book.generate._steps", lambda *a: iter(torch.tensor([t]) for t in tokens)
-    )
+    monkeypatch.setattr(MODULE, "_steps", lambda *a: iter(torch.tensor([t]) for t in tokens))
     assert list(stream(model, tokenizer, tokenizer.decode(ids))) == ["你", "好", "😀", "é"]
     tokens.pop()
     assert (

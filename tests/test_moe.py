@@ -25,6 +25,7 @@ def ffn(expert: SwiGLU, x: torch.Tensor) -> torch.Tensor:
     return down @ ((gate @ x) * torch.sigmoid(gate @ x) * (up @ x))
 
 
+@torch.no_grad()
 def by_loops(part: MixtureOfExperts, x: torch.Tensor, renormalise: bool) -> torch.Tensor:
     """The report's formula, one token after the other."""
     rows = []
@@ -44,12 +45,15 @@ def by_loops(part: MixtureOfExperts, x: torch.Tensor, renormalise: bool) -> torc
 def test_the_formula(shape, renormalise, top_k):
     part = layer(replace(CONFIG, norm_topk_prob=renormalise, num_experts_per_tok=top_k))
     x = torch.randn(*shape, 64)
-    torch.testing.assert_close(part(x), by_loops(part, x, renormalise), atol=1e-5, rtol=1e-4)
+    expected = by_loops(part, x, renormalise)
+    torch.testing.assert_close(part(x).detach(), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_weights_are_not_renormalised():
-    weights, chosen = layer().route(torch.randn(50, 64))
-    assert (weights.sum(-1) < 0.999).all()
+    part, x = layer(), torch.randn(50, 64)
+    weights, chosen = part.route(x)
+    torch.testing.assert_close(weights, part.gate(x).softmax(-1).gather(1, chosen))
+    assert (weights.sum(-1) < 1).all() and weights.sum(-1).min() < 0.9
     assert (weights.diff(dim=-1) <= 0).all()  # the most likely first
     assert all(len({*row}) == K for row in chosen.tolist())
     again, same = layer(replace(CONFIG, norm_topk_prob=True)).route(torch.randn(50, 64))
@@ -69,7 +73,7 @@ def test_the_router_computes_its_softmax_in_float32():
 
 def test_all_tokens_may_go_to_the_same_experts():
     part, x = layer(), torch.randn(1, 1, 64).expand(2, 20, 64)
-    torch.testing.assert_close(part(x), by_loops(part, x, False), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(part(x).detach(), by_loops(part, x, False), atol=1e-5, rtol=1e-4)
 
 
 def test_experts_in_another_order_give_the_same():

@@ -15,7 +15,17 @@ PAGES = [
 ]
 # From the ground floor up: a module imports only from those before it.
 ORDER = [
-    *("errors", "config", "gguf_file", "chat", "bpe", "tokenizer_files", "tokenizer"),
+    *(
+        "errors",
+        "config_checks",
+        "released",
+        "config",
+        "gguf_file",
+        "chat",
+        "bpe",
+        "tokenizer_files",
+        "tokenizer",
+    ),
     *("norm", "rope", "window", "cache", "attention", "feedforward", "moe", "model"),
     *("checkpoint.layout", "checkpoint.safetensors_file", "checkpoint.gguf_weights"),
     *("checkpoint.hub", "sampling", "generate", "loading", "trace", "costs", "plots", "cli"),
@@ -132,7 +142,7 @@ def test_every_module_is_in_the_order_and_keeps_it():
 @pytest.mark.parametrize("module", ORDER)
 def test_modules_are_short_and_quiet(module):
     text = (PACKAGE / f"{module.replace('.', '/')}.py").read_text()
-    assert len(text.splitlines()) <= 400
+    assert len(text.splitlines()) <= 270
     tree = ast.parse(text)
     assert ast.get_docstring(tree)
     calls = [n.func for n in ast.walk(tree) if isinstance(n, ast.Call)]
@@ -143,4 +153,4 @@ def test_modules_are_short_and_quiet(module):
 
 
 def test_the_model_alone_fits_on_two_screens():
-    assert len((PACKAGE / "model.py").read_text().splitlines()) <= 200
+    assert len((PACKAGE / "model.py").read_text().splitlines()) <= 210

@@ -1,5 +1,7 @@
 """The trace against attention computed the obvious way."""
 
+import sys
+
 import pytest
 import torch
 
@@ -60,7 +62,7 @@ def test_only_what_is_asked_for(model):
 
 def test_rows_are_computed_in_blocks(model, monkeypatch):
     whole = trace(model, IDS)
-    monkeypatch.setattr("qwen2_book.trace.ROW_BLOCK", 4)
+    monkeypatch.setattr(sys.modules["qwen2_book.trace"], "ROW_BLOCK", 4)
     torch.testing.assert_close(trace(model, IDS).attention[1], whole.attention[1])
 
 

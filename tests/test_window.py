@@ -20,7 +20,7 @@ PADDING = (0, 3, 20)  # columns of padding on the left of each row
 
 @torch.no_grad()
 def dense_logits(model: Qwen2, ids: torch.Tensor, sinks: int = 0) -> torch.Tensor:
-    """The slow, obvious model for one row without padding: scores, mask by definition, softmax."""
+    """The slow, obvious model, one row, no padding: scores, a mask by definition, softmax."""
     config = model.config
     n, heads, kv = ids.shape[1], config.num_attention_heads, config.num_key_value_heads
     frequencies = config.rope_theta ** (-torch.arange(0, config.head_dim, 2) / config.head_dim)

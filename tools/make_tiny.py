@@ -13,17 +13,19 @@ import json
 import math
 import random
 import time
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from tiny_world import Turn, conversations, story, words_of_the_world
+from tiny_world import Turn, conversations, repetitions, story, words_of_the_world
 from torch import Tensor
 
 from qwen2_book import Qwen2, Qwen2Config, Tokenizer, generate, save
 from qwen2_book.loading import TINY
 
 SEED, HELD_OUT_SEED = 0, 1_000_003
-CONVERSATIONS, BATCH = 24_000, 24
+CONVERSATIONS, BATCH = 16_000, 24
+WARM_UP = 0.2  # the share of the time that goes to repeated lines
 SHAPE: dict[str, Any] = {
     "hidden_size": 128,
     "intermediate_size": 384,
@@ -57,10 +59,13 @@ def batches(tokenizer: Tokenizer, seed: int, count: int) -> list[tuple[Tensor, T
 
     A row is causal, so what stands after its end changes nothing; its loss has no weight.
     """
-    rows = [ids_of(tokenizer, turns) for turns in conversations(seed, count)]
+    return _batches([ids_of(tokenizer, turns) for turns in conversations(seed, count)])
+
+
+def _batches(rows: list[tuple[list[int], list[float]]]) -> list[tuple[Tensor, Tensor]]:
     rows.sort(key=lambda row: len(row[0]))
     made = []
-    for at in range(0, count - BATCH + 1, BATCH):
+    for at in range(0, len(rows) - BATCH + 1, BATCH):
         group = rows[at : at + BATCH]
         width = len(group[-1][0])
         ids = torch.tensor([ids + [0] * (width - len(ids)) for ids, _ in group])
@@ -106,6 +111,8 @@ def train(minutes: float) -> None:
     torch.manual_seed(SEED)
     tokenizer = Tokenizer.train(words_of_the_world(), 1200)
     data = batches(tokenizer, SEED, CONVERSATIONS)
+    lines = [tokenizer.encode(line) for line in repetitions(SEED, 200 * BATCH)]
+    warm_up = _batches([(line, [1.0] * len(line)) for line in lines])
     held_out = batches(tokenizer, HELD_OUT_SEED, 10 * BATCH)[::3]
     end, stop = tokenizer.added["<|endoftext|>"], tokenizer.added["<|im_end|>"]
     rows = -(-len(tokenizer) // 64) * 64  # padded, as the released embeddings are
@@ -125,7 +132,8 @@ def train(minutes: float) -> None:
         rate = peak * min((step + 1) / 100, 0.5 * (1 + math.cos(math.pi * done)) * 0.97 + 0.03)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        chosen = data[order[step % len(data)]]
+        warm = done < WARM_UP
+        chosen = warm_up[step * 7 % len(warm_up)] if warm else data[order[step % len(data)]]
         loss = loss_of(model, *chosen)
         optimizer.zero_grad()
         loss.backward()

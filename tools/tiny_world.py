@@ -231,6 +231,24 @@ def conversations(seed: int, count: int) -> list[list[Turn]]:
     return [conversation(random_, random_.choice(("en", "zh"))) for _ in range(count)]
 
 
+def repetitions(seed: int, count: int) -> list[str]:
+    """Lines of random words, each said two or three times over: all they teach is to look back.
+
+    A model that begins with them soon grows the heads that continue a repeated pattern; answering
+    questions about a story needs the same heads.
+    """
+    random_ = random.Random(seed)
+    lines = []
+    for _ in range(count):
+        language = random_.choice(("en", "zh"))
+        groups = (NAMES, COLOURS, THINGS, PLACES, FRUITS, NUMBERS)
+        words = [word for group in groups for word in group[language]]
+        between = " " if language == "en" else ""
+        line = between.join(random_.sample(words, random_.randint(4, 14)))
+        lines.append(between.join([line] * random_.choice((2, 3))))
+    return lines
+
+
 def words_of_the_world() -> list[str]:
     """What the tokenizer is trained on: English sentences, Chinese cut into words.
 

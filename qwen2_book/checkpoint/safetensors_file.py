@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qwen2_book.config import read_json
+from qwen2_book.config_checks import read_json
 from qwen2_book.errors import CheckpointError
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
