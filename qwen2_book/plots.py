@@ -115,7 +115,12 @@ def _map(
         shade = np.zeros((rows, keys, 4))
         shade[~inside & (np.arange(keys)[None] <= np.array(seen.rows)[:, None])] = (0, 0, 0, 0.16)
         axis.imshow(shade, aspect="auto")
-        axis.contour(inside, levels=[0.5], colors=ORANGE, linewidths=1.2)
+        edge = np.repeat(np.maximum(np.array(seen.rows) - window + 1, 0), 2) - 0.5
+        down = np.repeat(np.arange(rows + 1), 2)[1:-1] - 0.5
+        axis.plot(edge, down, color=ORANGE, linewidth=1.4)
+        if sink_tokens:
+            axis.plot([min(sink_tokens, keys) - 0.5] * 2, [-0.5, rows - 0.5], color=ORANGE, ls=":")
+        axis.set(xlim=(-0.5, keys - 0.5), ylim=(rows - 0.5, -0.5))
     axis.set_title(title, fontsize=9)
     axis.set_xticks([])
     axis.set_yticks([])

@@ -35,6 +35,7 @@ def build(name: str) -> None:
         timeout=600,
         record_timing=False,
         store_widget_state=True,
+        coalesce_streams=True,  # one output a cell for what is printed piece by piece
         resources={"metadata": {"path": str(NOTEBOOKS)}},
     )
     client.execute()
