@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qwen2_book.config_checks import FULL, SLIDING, check, integer, number, read_json
+from qwen2_book.config_checks import FULL, SLIDING, check, found, integer, number, read_json
 from qwen2_book.errors import ConfigError
 from qwen2_book.released import RELEASED
 
@@ -107,6 +107,8 @@ class Qwen2Config:
         if isinstance(self.rope_scaling, Mapping):
             scaling = RopeScaling.from_dict(self.rope_scaling, self.max_position_embeddings)
             object.__setattr__(self, "rope_scaling", scaling)
+        if self.rope_scaling is not None and not isinstance(self.rope_scaling, RopeScaling):
+            raise found("rope_scaling", self.rope_scaling, "a RopeScaling, an object or null")
         check(self)
 
     @property

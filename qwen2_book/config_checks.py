@@ -72,8 +72,6 @@ def check(config: Any) -> None:
     for name in ("tie_word_embeddings", "use_sliding_window", "norm_topk_prob"):
         if not isinstance(value := getattr(config, name), bool):
             raise found(name, value, "true or false")
-    if config.rope_scaling is not None and not isinstance(config.rope_scaling, RopeScaling):
-        raise found("rope_scaling", config.rope_scaling, "a RopeScaling, an object or null")
     if config.dtype not in DTYPES:
         raise found("dtype", config.dtype, f"one of {', '.join(DTYPES)}")
     _check_window(config)

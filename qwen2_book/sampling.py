@@ -17,10 +17,10 @@ class Sampler:
     stand in the row (arXiv:1909.05858, section 4.1). The same seed gives the same text.
     """
 
-    temperature: float = 1.0
+    temperature: float | int = 1.0
     top_k: int = 0
-    top_p: float = 1.0
-    repetition_penalty: float = 1.0
+    top_p: float | int = 1.0
+    repetition_penalty: float | int = 1.0
     seed: int | None = None
 
     def __post_init__(self) -> None:
