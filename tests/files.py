@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from layouts import DENSE, random_model, replace
 
-from qwen2_book.loading import save
 from qwen2_book.model import Qwen2
+from qwen2_book.saving import save
 from qwen2_book.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer.train(["a little text, 一点文字 " * 5], 270)

@@ -16,7 +16,7 @@ from files import SMALL, TOKENIZER, small_folder, write_gguf
 from layouts import EXPERTS, random_model, replace
 
 from qwen2_book import CheckpointError, ConfigError, TokenizerError, load
-from qwen2_book.loading import save
+from qwen2_book.saving import save
 
 NAMED = (CheckpointError, ConfigError, TokenizerError)
 
@@ -107,7 +107,7 @@ def test_a_header_that_is_no_object(folder):
 
 
 def sharded(folder: Path, monkeypatch) -> dict:
-    monkeypatch.setattr("qwen2_book.loading.SHARD_BYTES", 60_000)
+    monkeypatch.setattr("qwen2_book.saving.SHARD_BYTES", 60_000)
     small_folder(folder)
     return json.loads((folder / "model.safetensors.index.json").read_text())
 

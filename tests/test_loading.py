@@ -14,6 +14,7 @@ from files import SMALL, TOKENIZER, equal, small_folder, write_gguf
 from layouts import EXPERTS, LAYOUTS, YARN, random_ids, random_model, replace
 
 import qwen2_book.loading as loading
+import qwen2_book.saving as saving
 from qwen2_book import CheckpointError, Qwen2, Qwen2Config, Tokenizer, generate, load, save
 from qwen2_book.checkpoint.layout import shapes
 
@@ -94,7 +95,7 @@ def test_unknown_options_are_named(tmp_path, option, message):
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_shards(tmp_path, tied, monkeypatch):
-    monkeypatch.setattr(loading, "SHARD_BYTES", 60_000)
+    monkeypatch.setattr(saving, "SHARD_BYTES", 60_000)
     model = small_folder(tmp_path, replace(SMALL, tie_word_embeddings=tied))
     files = sorted(tmp_path.glob("*.safetensors"))
     assert len(files) > 3 and all(file.stat().st_size < 100_000 for file in files)
@@ -110,7 +111,7 @@ def test_shards(tmp_path, tied, monkeypatch):
 def test_a_smaller_save_removes_the_old_shards(tmp_path, monkeypatch):
     (tmp_path / "notes.txt").write_text("mine")
     with monkeypatch.context() as patch:
-        patch.setattr(loading, "SHARD_BYTES", 60_000)
+        patch.setattr(saving, "SHARD_BYTES", 60_000)
         small_folder(tmp_path)
     model = small_folder(tmp_path, replace(SMALL, num_hidden_layers=1))
     assert sorted(f.name for f in tmp_path.iterdir()) == [
@@ -137,8 +138,8 @@ def test_a_full_disk_leaves_the_old_files_whole(tmp_path, when, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    target = {"weights": (loading, "save_file"), "tokenizer": (Tokenizer, "save")}
-    monkeypatch.setattr(*target.get(when, (loading.os, "replace")), full)
+    target = {"weights": (saving, "save_file"), "tokenizer": (Tokenizer, "save")}
+    monkeypatch.setattr(*target.get(when, (saving.os, "replace")), full)
     new = random_model(SMALL, seed=5)
     with pytest.raises(CheckpointError, match=r"could not save .*No space left.* free some space"):
         save(new, TOKENIZER, tmp_path)

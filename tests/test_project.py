@@ -28,7 +28,17 @@ ORDER = [
     ),
     *("norm", "rope", "window", "cache", "attention", "feedforward", "moe", "model"),
     *("checkpoint.layout", "checkpoint.safetensors_file", "checkpoint.gguf_weights"),
-    *("checkpoint.hub", "sampling", "generate", "loading", "trace", "costs", "plots", "cli"),
+    *(
+        "checkpoint.hub",
+        "sampling",
+        "generate",
+        "loading",
+        "saving",
+        "trace",
+        "costs",
+        "plots",
+        "cli",
+    ),
 ]
 
 
