@@ -248,7 +248,7 @@ def read() -> None:
     raise typer.Exit(subprocess.call([sys.executable, "-m", "jupyter", "lab", str(book)]))
 
 
-def _size(count: float) -> str:
+def _size(count: float | int) -> str:
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if count < 1024 or unit == "GiB":
             return f"{count:,.1f} {unit}" if count % 1 else f"{count:,.0f} {unit}"
