@@ -25,6 +25,8 @@ notebooks: $(READY) ## run the notebooks from their text; needs QWEN2_BOOK_CHECK
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or \
 	  sys.exit("found Python %d.%d, expected 3.11 to 3.13: make PYTHON=python3.12 ..." % v)'
+	@$(PYTHON) -c 'import ensurepip, venv' || \
+	  { echo "$(PYTHON) cannot make virtual environments: install its venv package (python3-venv)."; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
 	  --editable '.[read,test,parity,dev]'

@@ -39,17 +39,21 @@ def real_checkpoint() -> Path:
     value = os.environ.get(VARIABLE)
     if not value:
         pytest.skip(f"set {VARIABLE} to a checkpoint's folder (see checkpoints.md)")
-    path = Path(value)
+    path = Path(value).expanduser()
+    assert path.exists(), f"{VARIABLE}={value}: no such file or folder"
     folder = path if path.is_dir() else path.parent
-    assert (folder / "config.json").is_file(), f"{VARIABLE}={value}: no config.json there"
+    assert (folder / "config.json").is_file(), f"{VARIABLE}={value}: no config.json in {folder}"
     return folder
 
 
 @pytest.fixture(scope="session")
 def real_gguf(real_checkpoint: Path) -> Path:
-    """The GGUF file of the same checkpoint."""
-    (file,) = real_checkpoint.glob("*.gguf")
-    return file
+    """The GGUF file of the same checkpoint: the variable's own, else the only one in the folder."""
+    named = Path(os.environ[VARIABLE]).expanduser()
+    files = [named] if named.suffix == ".gguf" else sorted(real_checkpoint.glob("*.gguf"))
+    found = [file.name for file in files]
+    assert len(files) == 1, f"{real_checkpoint}: found {found}, expected one .gguf file"
+    return files[0]
 
 
 def pytest_terminal_summary(terminalreporter, exitstatus, config):

@@ -1,5 +1,7 @@
 """The wheel: built, installed in a clean environment, and used from there."""
 
+import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -21,13 +23,12 @@ print("".join(q.stream(model, tokenizer, [{"role": "user", "content": "Hello!"}]
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    command = ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", "-z"]
-    listed = subprocess.run(command, check=True, capture_output=True).stdout.decode().split("\0")
-    for name in filter(None, listed):  # a copy, so that building leaves nothing behind
-        if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
+    source = folder / "source"  # a copy, so that building leaves nothing behind
+    shutil.copytree(
+        ROOT / "qwen2_book", source / "qwen2_book", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
     command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -36,9 +37,12 @@ def wheel(tmp_path_factory) -> Path:
 
 
 def test_what_is_in_it(wheel):
-    names = zipfile.ZipFile(wheel).namelist()
-    for needed in ("__init__.py", "checkpoint/hub.py", "py.typed", "assets/tiny/model.safetensors"):
-        assert f"qwen2_book/{needed}" in names
+    names = set(zipfile.ZipFile(wheel).namelist())
+    package = ROOT / "qwen2_book"
+    wanted = [*package.rglob("*.py"), package / "py.typed", *package.glob("assets/tiny/*")]
+    assert {file.relative_to(ROOT).as_posix() for file in wanted} == {
+        name for name in names if name.startswith("qwen2_book/")
+    }
     assert all(name.startswith(("qwen2_book/", "qwen2_book-")) for name in names)
     assert wheel.stat().st_size < 5_000_000
 
@@ -53,10 +57,19 @@ def test_it_works_from_a_clean_environment(wheel, tmp_path):
     # A plain path line: path files inside the borrowed folder, such as that of an editable
     # install of this package, are not followed.
     (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    out = subprocess.run(
-        [python, "-I", "-c", CODE], cwd=tmp_path, check=True, capture_output=True, text=True
-    ).stdout
-    assert out.strip()
-    command = [tmp_path / "env" / "bin" / "qwen2-book", "info"]
-    shown = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert "parameters" in shown.stdout
+    # No network, no checkpoint, nothing of this folder on the path.
+    left_out = ("PYTHONPATH", "QWEN2_BOOK_CHECKPOINT")
+    environment = {k: v for k, v in os.environ.items() if k not in left_out}
+    environment["HF_HUB_OFFLINE"] = "1"
+
+    def output(*command) -> str:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert output(python, "-I", "-c", CODE).strip()
+    script = tmp_path / "env" / "bin" / "qwen2-book"
+    assert "chat" in output(script, "--help")
+    assert "parameters" in output(script, "info")
