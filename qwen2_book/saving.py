@@ -32,6 +32,8 @@ def save(model: Qwen2, tokenizer: Tokenizer | None, folder: str | Path) -> None:
         beside = tempfile.mkdtemp(prefix=".saving-", dir=folder)
         _write(model, tokenizer, Path(beside))
         fresh = {file.name for file in Path(beside).iterdir()}
+        for name in fresh:  # the library writes files that only their owner may read
+            os.chmod(Path(beside) / name, 0o644)
         for name in sorted(fresh, key=lambda name: name == "config.json"):  # which comes last
             os.replace(Path(beside) / name, folder / name)
         for old in [*folder.glob("model*.safetensors"), folder / safetensors_file.INDEX]:
