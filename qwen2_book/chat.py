@@ -2,16 +2,11 @@
 
 import json
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
-from jinja2 import Template, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
+from qwen2_book import sandbox
 from qwen2_book.errors import TokenizerError
 
 # The template of Qwen2's instruct checkpoints (their `tokenizer_config.json`).
@@ -21,23 +16,9 @@ QWEN2_TEMPLATE = (
     "{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-MAX_TEMPLATE = 1 << 16  # characters
-MAX_STEPS = 200_000  # lines of compiled template that one rendering may run
 NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]  # never text, by Unicode's promise
 
 Message = Mapping[str, Any]
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, with a limit on what one multiplication or power may build."""
-
-    intercepted_binops = frozenset(["*", "**"])
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        small = all(isinstance(x, int | float) and abs(x) < 1 << 20 for x in (left, right))
-        if not small or (operator == "**" and abs(right) > 64):
-            raise TemplateError(f"{operator} is limited to small numbers in a chat template")
-        return super().call_binop(context, operator, left, right)
 
 
 def render(
@@ -54,8 +35,16 @@ def render(
     text between control tokens before encoding it. Raises TokenizerError for messages that are
     not a conversation and for templates that fail, run away, or are too long.
     """
+    if not isinstance(messages, list | tuple) or not isinstance(tools, list | tuple | None):
+        raise TokenizerError("chat: expected a list of messages, and a list of tools or None.")
     messages = [_message(number, message) for number, message in enumerate(messages)]
-    text = json.dumps([messages, tools], ensure_ascii=False, default=str)
+    try:  # through JSON, so that every string in it is seen below
+        text = json.dumps([messages, tools], ensure_ascii=False)
+        messages, tools = json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TokenizerError(
+            f"chat: messages and tools are text, numbers, lists and dicts only ({error})."
+        ) from None
     mark = next((char for char in NONCHARACTERS if char not in text), None)
     if mark is None or not messages:
         problem = "every noncharacter is used" if messages else "there are no messages"
@@ -65,9 +54,9 @@ def render(
     def marked(value: Any) -> Any:
         if isinstance(value, str):
             return starts.sub(rf"\1{mark}", value)
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             return {marked(key): marked(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
+        if isinstance(value, list):
             return [marked(item) for item in value]
         return value
 
@@ -76,7 +65,7 @@ def render(
         "tools": marked(tools) if tools else None,
         "add_generation_prompt": add_generation_prompt,
     }
-    return _run(template or QWEN2_TEMPLATE, variables), mark
+    return sandbox.run(template or QWEN2_TEMPLATE, variables), mark
 
 
 def _message(number: int, message: Any) -> dict[str, Any]:
@@ -92,52 +81,6 @@ def _message(number: int, message: Any) -> dict[str, Any]:
             "expected a string (or None beside tool_calls)."
         )
     return {**message, "content": content or ""}
-
-
-@lru_cache(maxsize=16)
-def _compiled(template: str) -> Template:
-    if len(template) > MAX_TEMPLATE:
-        raise TemplateError(f"{len(template):,} characters, expected at most {MAX_TEMPLATE:,}")
-
-    def refuse(message: str) -> None:
-        raise TemplateError(message)
-
-    def to_json(value: Any, indent: int | None = None) -> str:
-        return json.dumps(value, ensure_ascii=False, indent=indent)
-
-    environment = _Sandbox(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = to_json
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment.from_string(template)
-
-
-def _run(template: str, variables: dict[str, Any]) -> str:
-    """The rendered template; stops one that loops for ever by counting the lines it runs."""
-    steps, before = 0, sys.gettrace()
-
-    def count(frame: Any, event: str, argument: Any) -> Any:
-        nonlocal steps
-        if frame.f_code.co_filename != "<template>":
-            return None
-        steps += 1
-        if steps > MAX_STEPS:
-            raise TemplateError(f"it runs for more than {MAX_STEPS:,} steps")
-        return count
-
-    try:
-        compiled = _compiled(template)
-        sys.settrace(count)
-        return compiled.render(variables)
-    except Exception as error:
-        raise TokenizerError(
-            f"chat_template: {type(error).__name__}: {error}. The template is the checkpoint's; "
-            "are these messages in an order that it accepts?"
-        ) from None
-    finally:
-        sys.settrace(before)
 
 
 @dataclass(frozen=True)
@@ -156,11 +99,13 @@ def parse_tool_calls(text: str) -> tuple[str, list[ToolCall]]:
     `✿FUNCTION✿: name` and `✿ARGS✿: {…}`. A malformed call is returned with its problem.
     """
     calls = []
-    pattern = r"<tool_call>(.*?)(?:</tool_call>|\Z)|✿FUNCTION✿:(.*?)✿ARGS✿:(.*?)(?=✿|\Z)"
+    end = r"(?=✿(?:FUNCTION|RESULT|RETURN)✿|\Z)"
+    pattern = r"<tool_call>(.*?)(?:</tool_call>|\Z)|"
+    pattern += rf"✿FUNCTION✿:([^✿]*)(?:✿ARGS✿:(.*?))?{end}"
     for found in re.finditer(pattern, text, re.DOTALL):
         whole, name, arguments = found.groups()
         if whole is None:
-            calls.append(_call(name.strip(), arguments))
+            calls.append(_call(name.strip(), "" if arguments is None else arguments))
             continue
         try:
             value = json.loads(whole)

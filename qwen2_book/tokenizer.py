@@ -1,6 +1,7 @@
 """Qwen2's tokenizer: text to ids and back, read from a checkpoint or trained here."""
 
-from collections.abc import Iterable, Sequence
+import operator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -46,6 +47,7 @@ class Tokenizer:
         table = bpe.BYTE_OF_CHARACTER
         self._bytes = {i: bytes(map(table.__getitem__, token)) for token, i in vocab.items()}
         self._bytes |= {i: token.encode() for token, i in added.items()}
+        self._names = {i: token for token, i in (vocab | added).items()}
         self._length = max(self._bytes) + 1
         longest_first = sorted(added, key=len, reverse=True)
         self._control = regex.compile("|".join(map(regex.escape, longest_first)) or r"(?!)")
@@ -59,13 +61,7 @@ class Tokenizer:
 
         Raises TokenizerError for a lone surrogate, which is half a character and has no bytes.
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise TokenizerError(
-                f"text: found a lone surrogate (U+{ord(text[error.start]):04X}) at character "
-                f"{error.start}. Decode the source with errors='replace' first."
-            ) from None
+        text = _checked(text)
         if not allow_special:
             return self._encode(text)
         ids: list[int] = []
@@ -79,16 +75,26 @@ class Tokenizer:
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
         """The text of ids; bytes that are no UTF-8 become U+FFFD, unused ids nothing."""
         skipped = set(self.special_ids.values()) if skip_special else set()
-        return b"".join(self.token_bytes(i) for i in ids if i not in skipped).decode(
-            errors="replace"
-        )
+        found = (self._bytes.get(i, b"") for i in _each_id(ids) if i not in skipped)
+        return b"".join(found).decode(errors="replace")
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that an id stands for; none for an unused id."""
-        number = int(token_id)
-        if number != token_id or number < 0:
-            raise TokenizerError(f"ids: found {token_id!r}, expected integers from 0.")
+        (number,) = _each_id([token_id])
         return self._bytes.get(number, b"")
+
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a token as files spell it (`Ġthe`, `<|im_end|>`), or None."""
+        return self.added.get(token, self.vocab.get(token))
+
+    def id_to_token(self, token_id: int) -> str | None:
+        """The token of an id as files spell it, or None for an unused id."""
+        (number,) = _each_id([token_id])
+        return self._names.get(number)
+
+    def tokens(self, text: str) -> list[str]:
+        """The pieces that a text is encoded to."""
+        return self.pieces(self.encode(text))
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """Each id's text by itself, for labels; part of a character shows as U+FFFD."""
@@ -116,6 +122,19 @@ class Tokenizer:
             start = found.end()
         return ids + self.encode(text[start:].replace(mark, ""))
 
+    def render_chat(
+        self,
+        messages: Sequence[chat.Message],
+        tools: Sequence[Any] | None = None,
+        add_generation_prompt: bool = True,
+    ) -> str:
+        """The conversation as text, to look at: what a message spells is not told apart in it."""
+        control = self.added or SPECIAL
+        text, mark = chat.render(
+            messages, self.chat_template, control, tools, add_generation_prompt
+        )
+        return text.replace(mark, "")
+
     @classmethod
     def train(
         cls,
@@ -131,7 +150,7 @@ class Tokenizer:
                 f"vocab_size: found {vocab_size}, expected at least {256 + len(special_tokens)}: "
                 "the bytes and the special tokens."
             )
-        merges = bpe.train(texts, room)
+        merges = bpe.train(map(_checked, texts), room)
         tokens = [*bpe.CHARACTER_OF_BYTE.values(), *("".join(pair) for pair in merges)]
         vocab: dict[str, int] = {}
         for token in tokens:
@@ -156,17 +175,22 @@ class Tokenizer:
         except TokenizerError as error:
             named = str(error) if str(path) in str(error) else f"{path}: {error}"
             raise TokenizerError(named) from None
-        except (ValueError, KeyError, TypeError, LookupError, AttributeError) as error:
+        except ImportError:
+            raise
+        except Exception as error:  # the `tokenizers` library raises no named errors
             raise TokenizerError(
                 f"{path}: {type(error).__name__}: {error}; expected a Qwen2 tokenizer. Fetch the "
                 "file again."
             ) from None
 
-    def save(self, folder: str | Path) -> None:
-        """Write `tokenizer.json` and `tokenizer_config.json` as transformers reads them."""
+    def save(self, path: str | Path) -> None:
+        """Write `tokenizer.json` and `tokenizer_config.json` as transformers reads them.
+
+        `path` is a folder, or the `.json` file to write; the configuration lies beside it.
+        """
         template = self.chat_template or chat.QWEN2_TEMPLATE
         special = list(self.special_ids)
-        files.write_files(Path(folder), self.vocab, self.merges, self.added, special, template)
+        files.write_files(Path(path), self.vocab, self.merges, self.added, special, template)
 
     def _python(self):
         ranks = {pair: rank for rank, pair in enumerate(self.merges)}
@@ -190,3 +214,31 @@ class Tokenizer:
         )
         fast.decoder = decoders.ByteLevel()
         return lambda text: fast.encode(text, add_special_tokens=False).ids
+
+
+def _checked(text: str) -> str:
+    """The text itself, if it is one and has bytes."""
+    if not isinstance(text, str):
+        raise TokenizerError(f"text: found {type(text).__name__}, expected str.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TokenizerError(
+            f"text: found a lone surrogate (U+{ord(text[error.start]):04X}) at character "
+            f"{error.start}. Decode the source with errors='replace' first."
+        ) from None
+    return text
+
+
+def _each_id(ids: Iterable[Any]) -> Iterator[int]:
+    """Python's, NumPy's and PyTorch's integers from 0, as Python's."""
+    if not isinstance(ids, Iterable):
+        raise TokenizerError(f"ids: found {ids!r:.60}, expected a list of integers.")
+    for i in ids:
+        try:
+            number = i if type(i) is int else operator.index(i)
+        except TypeError:
+            number = -1
+        if number < 0 or isinstance(i, bool):
+            raise TokenizerError(f"ids: found {i!r:.60}, expected integers from 0.")
+        yield number

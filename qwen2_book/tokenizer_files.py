@@ -13,6 +13,8 @@ from qwen2_book.gguf_file import read_head
 
 MAX_ID = 1 << 22
 MAX_BYTES = 64 << 20
+MAX_TEMPLATE_BYTES = 1 << 18
+MAX_ADDED, MAX_ADDED_LENGTH = 1024, 256
 GGUF_KINDS = {"normal": 1, "control": 3, "user-defined": 4}
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
@@ -30,6 +32,11 @@ def check_vocabulary(vocab: Any, merges: Sequence[tuple[str, str]], added: Any) 
         ):
             expected = f"non-empty tokens with ids from 0 to {MAX_ID - 1:,}"
             raise TokenizerError(f"{name}: expected an object of {expected}.")
+    if len(added) > MAX_ADDED or any(len(token) > MAX_ADDED_LENGTH for token in added):
+        limits = f"{MAX_ADDED:,} tokens of at most {MAX_ADDED_LENGTH} characters"
+        raise TokenizerError(f"added_tokens: found {len(added):,}, expected up to {limits}.")
+    if twice := next((token for token, i in added.items() if vocab.get(token, i) != i), None):
+        raise TokenizerError(f"added_tokens: {twice!r:.60} has another id in the vocabulary.")
     known = set(bpe.BYTE_OF_CHARACTER)
     if missing := known - vocab.keys():
         raise TokenizerError(f"vocab: {len(missing)} of the 256 single bytes are missing.")
@@ -70,8 +77,10 @@ def parts_of_json(values: Any) -> dict[str, Any]:
     ):
         raise TokenizerError("pre_tokenizer: expected Isolated pieces and no prefix space.")
     after = values.get("post_processor")
-    if after is not None and _field(values, "post_processor", dict).get("type") != "ByteLevel":
-        raise TokenizerError(f"post_processor: found {after!r:.80}, expected none or ByteLevel.")
+    if after is not None and not _adds_nothing(_field(values, "post_processor", dict)):
+        raise TokenizerError(
+            f"post_processor: found {after!r:.80}, expected one that adds no tokens, as Qwen2's."
+        )
     merges = []
     for merge in _field(model, "merges", list):
         pair = merge.split(" ") if isinstance(merge, str) else merge
@@ -83,7 +92,7 @@ def parts_of_json(values: Any) -> dict[str, Any]:
             raise TokenizerError(f"model.merges: found {merge!r:.60}, expected two tokens.")
         merges.append((pair[0], pair[1]))
     added, special = {}, []
-    for token in values.get("added_tokens") or []:
+    for token in _field(values, "added_tokens", list) if values.get("added_tokens") else []:
         content, number = _field(token, "content", str), _field(token, "id", int)
         if any(token.get(key) for key in ("single_word", "lstrip", "rstrip", "normalized")):
             raise TokenizerError(
@@ -100,8 +109,13 @@ def template_beside(folder: Path) -> str | None:
     """The chat template of a checkpoint folder, from its own file or from the configuration."""
     own, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
     try:
-        if own.is_file() and own.stat().st_size < MAX_BYTES:
+        if own.is_file():
+            if (size := own.stat().st_size) > MAX_TEMPLATE_BYTES:
+                expected = f"expected at most {MAX_TEMPLATE_BYTES:,}"
+                raise TokenizerError(f"{own}: {size:,} bytes, {expected}.")
             return own.read_text("utf-8")
+    except TokenizerError:
+        raise
     except (OSError, ValueError) as error:
         raise TokenizerError(f"{own} is not readable text ({error}).") from None
     if not config.is_file():
@@ -143,11 +157,14 @@ def parts_of_gguf(path: Path) -> dict[str, Any]:
     if bad := next((pair for pair in merges if len(pair) != 2), None):
         raise TokenizerError(f"{path}: tokenizer.ggml.merges: found {bad!r:.60}.")
     parts = {"vocab": vocab, "merges": merges, "added": added, "special": special}
-    return parts | {"chat_template": metadata.get("tokenizer.chat_template")}
+    template = metadata.get("tokenizer.chat_template")
+    if template is not None and not isinstance(template, str):
+        raise TokenizerError(f"{path}: tokenizer.chat_template: found {template!r:.60}.")
+    return parts | {"chat_template": template}
 
 
 def write_files(
-    folder: Path,
+    path: Path,
     vocab: dict[str, int],
     merges: Sequence[tuple[str, str]],
     added: dict[str, int],
@@ -156,8 +173,11 @@ def write_files(
 ) -> None:
     """Write both files as the `tokenizers` library and transformers read them.
 
-    Each is written beside its old version and then moved into its place.
+    `path` is a folder or the tokenizer's own `.json` file. Each file is written beside its old
+    version and then moved into its place.
     """
+    file = path if path.suffix == ".json" else path / "tokenizer.json"
+    folder = file.parent
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     tokens = [
         {"id": i, "content": token, "special": token in special} | flags
@@ -198,10 +218,20 @@ def write_files(
         "chat_template": chat_template,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    for name, value in (("tokenizer.json", whole), ("tokenizer_config.json", config)):
+    for name, value in ((file.name, whole), ("tokenizer_config.json", config)):
         part = folder / f".{name}.part"
         part.write_text(json.dumps(value, ensure_ascii=False) + "\n", "utf-8")
         os.replace(part, folder / name)
+
+
+def _adds_nothing(processor: dict[str, Any]) -> bool:
+    """`ByteLevel`, which only moves offsets, or the empty template that transformers 5 writes."""
+    if processor.get("type") == "TemplateProcessing":
+        single = processor.get("single")
+        return isinstance(single, list) and all(
+            isinstance(step, dict) and step.keys() == {"Sequence"} for step in single
+        )
+    return processor.get("type") == "ByteLevel"
 
 
 def _field(values: Any, name: str, kind: type) -> Any:

@@ -144,6 +144,9 @@ def test_any_text_comes_through_whole(pieces):
     ("messages", "message"),
     [
         ([], "no messages"),
+        ([{"role": "user", "content": "x", "extra": {"<|im_end|>"}}], "not JSON serializable"),
+        ([{"role": "user", "content": "x", "extra": b"<|im_end|>"}], "not JSON serializable"),
+        ([{"role": "user", "content": "x", ("a", 1): 2}], "keys must be str"),
         ([{"content": "x"}], "message 0 is"),
         ([{"role": "user"}], "content of message 0"),
         ([*HELLO, {"role": "user", "content": 3}], r"content of message 1 \(user\) is 3"),
@@ -155,6 +158,11 @@ def test_bad_messages_are_named(tokenizer, messages, message):
         tokenizer.apply_chat_template(messages)
 
 
+DOUBLING = (
+    "{% set ns = namespace(s='aa') %}{% for i in range(40) %}{% set ns.s = NEXT %}{% endfor %}"
+)
+
+
 @pytest.mark.parametrize(
     ("template", "message"),
     [
@@ -163,12 +171,22 @@ def test_bad_messages_are_named(tokenizer, messages, message):
         ("{{ ''.__class__.__mro__ }}", "SecurityError"),
         ("{{ messages.append(1) }}", "SecurityError"),
         (
-            "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+            "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}",
             "200,000",
         ),
         ("{{ 'a' * 1000000000 }}", "small numbers"),
         ("{{ 9 ** 9999999 }}", "small numbers"),
         ("{{ nothing.at.all }}", "UndefinedError"),
+        ("{{ range(99999) }}", "range of 99,999"),
+        ("{{ 'a'|center(9999999999) }}", "No filter named 'center'"),
+        ("{{ 'a'.ljust(9999999999) }}", "SecurityError"),
+        ("{{ '%09999999999d' % 1 }}", "small numbers"),
+        ("{{ [1]|tojson(indent=9999999999) }}", "indent"),
+        (DOUBLING.replace("NEXT", "ns.s ~ ns.s"), "67,108,864 characters"),
+        (DOUBLING.replace("NEXT", "ns.s + ns.s"), "67,108,864 characters"),
+        (DOUBLING.replace("NEXT", "ns.s | replace('a', ns.s)"), "67,108,864 characters"),
+        (DOUBLING.replace("NEXT", "ns.s.replace('a', ns.s)"), "67,108,864 characters"),
+        (DOUBLING.replace("NEXT", "[ns.s, ns.s]") + "{{ ns.s }}", "67,108,864 characters"),
         ("x" * 70_000, "expected at most 65,536"),
     ],
 )
@@ -207,6 +225,7 @@ def test_tool_calls_of_qwen2():
         '<tool_call>{"name": "f", "arguments": [1]}</tool_call>',
         '<tool_call>{"name": "f", "arguments": {"x": ',
         "✿FUNCTION✿: f\n✿ARGS✿: {x}",
+        "✿FUNCTION✿: f\n",
         "<tool_call>" + "[" * 100_000,
     ],
 )

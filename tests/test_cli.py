@@ -92,7 +92,13 @@ def test_parse_heads():
 def test_ctrl_c_leaves_cleanly():
     command = [sys.executable, "-m", "qwen2_book.cli", "chat"]
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a test run started in the background ignores Ctrl-C, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     seen = process.stderr.readline()  # "…parameters…": it is loaded and waits for a question
     assert "parameters" in seen

@@ -32,7 +32,7 @@ TEXT = (
     "可是后来有位年轻的历史学者来读这些本子，她发现这些短短的记录合在一起，讲的是一个很长的故事。\n"
     "def average(numbers):\n    total = 0\n    for number in numbers:\n        total += number\n"
     "    return total / len(numbers)\n"
-) * 2
+) * 3
 
 
 @pytest.fixture(scope="module", autouse=True)

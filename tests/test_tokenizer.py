@@ -184,6 +184,54 @@ def test_decoding(trained):
         trained.decode([-1])
 
 
+def test_arguments_of_other_types_are_refused():
+    """Beside this session, whose check of annotations would come first."""
+    code = """
+from qwen2_book.errors import TokenizerError
+from qwen2_book.tokenizer import Tokenizer
+t = Tokenizer.train(["a"], 300)
+calls = [(t.decode, bad) for bad in (["a"], [None], [1.5], [float("nan")], [True], 5, None, "1")]
+calls += [(t.encode, bad) for bad in (None, 5, b"a", ["a"])]
+calls += [(t.apply_chat_template, bad) for bad in (None, "Hi", {"role": "user"}, [None])]
+deep = []
+for _ in range(100_000):
+    deep = [deep]
+calls.append((t.apply_chat_template, [{"role": "user", "content": "x", "extra": deep}]))
+for call, bad in calls:
+    try:
+        call(bad)
+    except TokenizerError:
+        continue
+    raise SystemExit(f"{call.__name__}({bad!r:.60}) is not refused")
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_names_of_tokens(trained):
+    assert trained.token_to_id("<|im_end|>") == trained.added["<|im_end|>"]
+    assert all(trained.id_to_token(i) == token for token, i in trained.vocab.items())
+    assert trained.token_to_id("no such token") is None
+    assert trained.id_to_token(10**9) is None
+    assert "".join(trained.tokens("a b")) == "a b"
+
+
+def test_files_that_transformers_saves_again_load(trained, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    trained.save(tmp_path / "ours")
+    transformers.AutoTokenizer.from_pretrained(tmp_path / "ours").save_pretrained(
+        tmp_path / "theirs"
+    )
+    again = Tokenizer.from_file(tmp_path / "theirs", "python")
+    for name in ("vocab", "merges", "added", "special_ids"):
+        assert getattr(again, name) == getattr(trained, name), name
+
+
+def test_saved_as_one_file(trained, tmp_path):
+    trained.save(tmp_path / "mine.json")
+    assert Tokenizer.from_file(tmp_path / "mine.json").vocab == trained.vocab
+
+
 def test_a_lone_surrogate_is_refused(trained):
     with pytest.raises(TokenizerError, match=r"U\+D800\) at character 2"):
         trained.encode("ab\ud800")
@@ -241,6 +289,13 @@ def changed(values: dict, *path, to) -> dict:
         (["added_tokens", 0, "lstrip"], True, "added_tokens: '<|endoftext|>' strips"),
         (["added_tokens", 0, "id"], 0, "two tokens have the same id"),
         (["added_tokens", 0, "content"], "", "added_tokens: expected an object"),
+        (["added_tokens", 0, "content"], "a", "'a' has another id"),
+        (["added_tokens", 0, "content"], "x" * 300, "at most 256 characters"),
+        (
+            ["added_tokens"],
+            [{"id": 300 + i, "content": f"x{i}"} for i in range(2000)],
+            "1,024 tokens",
+        ),
         (["post_processor"], {"type": "TemplateProcessing"}, "post_processor: found"),
     ],
 )
