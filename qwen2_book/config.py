@@ -176,7 +176,8 @@ class Qwen2Config:
         for name, only in (("hidden_act", "silu"), ("qkv_bias", True)):
             if values.get(name, only) != only:
                 raise ConfigError(f"{name}: found {values[name]!r}, expected {only!r}.")
-        values = FILE_DEFAULTS | dict(values)
+        silent = {name for name in ("rope_theta", "max_window_layers") if values.get(name) is None}
+        values = FILE_DEFAULTS | {k: v for k, v in values.items() if k not in silent}
         if (rope := values.get("rope_parameters")) is not None:
             values["rope_scaling"] = rope
             if isinstance(rope, Mapping):

@@ -86,6 +86,14 @@ def test_written_and_read_again(layout, tmp_path):
     )
 
 
+def test_what_a_silent_file_means():
+    """As in transformers: null and missing are the same, and not Qwen2's own values."""
+    for change in ({}, {"rope_theta": None, "max_window_layers": None}):
+        values = {k: v for k, v in RELEASED.items() if k not in ("rope_theta", "max_window_layers")}
+        config = Qwen2Config.from_dict(values | change)
+        assert (config.rope_theta, config.max_window_layers) == (10_000.0, 28)
+
+
 def test_the_switch_is_obeyed():
     sliding = replace(DENSE, use_sliding_window=True, sliding_window=9)
     assert sliding.layer_windows == (9,) * 4
