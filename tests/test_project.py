@@ -14,32 +14,12 @@ PAGES = [
     p for p in ROOT.rglob("*.md") if not {".venv", ".git", "text"} & set(p.relative_to(ROOT).parts)
 ]
 # From the ground floor up: a module imports only from those before it.
-ORDER = [
-    *(
-        "errors",
-        "config_checks",
-        "released",
-        "config",
-        "gguf_file",
-        "chat",
-        "bpe",
-        "tokenizer_files",
-        "tokenizer",
-    ),
-    *("norm", "rope", "window", "cache", "attention", "feedforward", "moe", "model"),
-    *("checkpoint.layout", "checkpoint.safetensors_file", "checkpoint.gguf_weights"),
-    *(
-        "checkpoint.hub",
-        "sampling",
-        "generate",
-        "loading",
-        "saving",
-        "trace",
-        "costs",
-        "plots",
-        "cli",
-    ),
-]
+ORDER = """
+    errors config_checks released config gguf_file sandbox chat bpe tokenizer_files tokenizer
+    norm rope window cache attention feedforward moe model
+    checkpoint.layout checkpoint.safetensors_file checkpoint.gguf_weights checkpoint.hub
+    sampling generate loading saving trace costs plots cli
+""".split()
 
 
 def name_of(requirement: str) -> str:
