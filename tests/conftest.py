@@ -26,6 +26,7 @@ VARIABLE = "QWEN2_BOOK_CHECKPOINT"
 REAL = {"real_checkpoint", "real_gguf"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before the runner reads the groups
 def pytest_collection_modifyitems(items):
     for item in items:
         if REAL & set(getattr(item, "fixturenames", ())):
