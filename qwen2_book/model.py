@@ -108,8 +108,8 @@ class Qwen2(nn.Module):
         if not torch.compiler.is_compiling():
             self.check(token_ids, cache, attention_mask)
         positions, masks = self.positions_and_masks(token_ids, cache, attention_mask)
-        cos, sin = self.model.rotary(positions.clamp(min=0))
         x = self.model.embed_tokens(token_ids)
+        cos, sin = (t.to(x.dtype) for t in self.model.rotary(positions.clamp(min=0)))
         for layer, window in zip(self.model.layers, self.config.layer_windows, strict=True):
             x = layer(x, cos, sin, masks[window], cache)
         x = self.model.norm(x[:, -1:] if last_only else x)
