@@ -6,7 +6,7 @@ READY := .venv/.ready
 .PHONY: read test lint bench notebooks clean
 
 read: $(READY) ## open the book in JupyterLab
-	$(BIN)/jupyter lab notebooks/capstone.ipynb
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" notebooks/capstone.ipynb
 
 test: lint ## all tests; those of a real checkpoint need QWEN2_BOOK_CHECKPOINT
 	HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error $(BIN)/python -m pytest -n 2 $(ARGS)

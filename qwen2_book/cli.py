@@ -245,7 +245,8 @@ def read() -> None:
             "the notebooks are not here: the installed package holds the model only. Get the "
             "book's repository and run `make read` in it."
         )
-    raise typer.Exit(subprocess.call([sys.executable, "-m", "jupyter", "lab", str(book)]))
+    root = f"--ServerApp.root_dir={book.parent.parent}"  # so that its links to other pages work
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "jupyter", "lab", root, str(book)]))
 
 
 def _size(count: float | int) -> str:
