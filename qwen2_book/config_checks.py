@@ -1,6 +1,7 @@
 """What a configuration must satisfy; generous bounds keep absurd files from doing harm."""
 
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ DTYPES = ("float32", "bfloat16", "float16")
 def read_json(file: Path, error: type[ValueError], limit: int = 64 << 20) -> Any:
     """The JSON value in a file; whatever is wrong with it ends in `error`, naming the file."""
     try:
-        if (size := file.stat().st_size) > limit:
+        if not stat.S_ISREG((status := file.stat()).st_mode):
+            raise error(f"{file} is no regular file.")
+        if (size := status.st_size) > limit:
             raise error(f"{file}: {size:,} bytes, expected at most {limit:,}.")
         return json.loads(file.read_bytes())
     except FileNotFoundError:
         raise error(f"{file} is not there; expected a checkpoint folder's {file.name}.") from None
-    except (OSError, ValueError, RecursionError) as problem:
+    except (OSError, ValueError, RecursionError, MemoryError) as problem:
         if isinstance(problem, error):
             raise
         raise error(f"{file} is not readable JSON ({problem}); fetch it again.") from None

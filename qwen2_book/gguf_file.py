@@ -27,8 +27,8 @@ SCALARS = {
     12: "d",
 }
 STRING, ARRAY = 8, 9
-MAX_HEAD = 256 << 20  # bytes of metadata and tensor list; this family's are 6 million
-MAX_ITEMS = 1 << 22
+MAX_HEAD = 64 << 20  # bytes of metadata and tensor list; this family's are 6 million
+MAX_ITEMS = 1 << 20  # values, array elements and tensors in all; this family's are half a million
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class _Reader:
     """Little-endian values from a file, which must not run out nor ask for absurd amounts."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
-        self.file, self.size = file, size
+        self.file, self.size, self.items = file, size, 0
 
     def take(self, count: int) -> bytes:
         if count > MAX_HEAD or self.file.tell() + count > min(self.size, MAX_HEAD):
@@ -59,8 +59,12 @@ class _Reader:
         return struct.unpack(f"<{kind}", self.take(struct.calcsize(f"<{kind}")))[0]
 
     def count(self) -> int:
-        if (number := self.scalar("Q")) > MAX_ITEMS:
-            raise CheckpointError(f"GGUF head: found a count of {number:,}; fetch the file again.")
+        self.items += (number := self.scalar("Q"))
+        if self.items > MAX_ITEMS:
+            raise CheckpointError(
+                f"GGUF head: found a count of {number:,}, expected at most {MAX_ITEMS:,} in all. "
+                "The file is damaged: fetch it again."
+            )
         return number
 
     def string(self) -> str:
@@ -87,6 +91,8 @@ def read_head(path: Path) -> tuple[dict[str, Any], dict[str, GGUFTensor]]:
     Raises CheckpointError, which names the file, for whatever is wrong with it.
     """
     try:
+        if not path.is_file():
+            raise CheckpointError("no regular file is there.")
         size = path.stat().st_size
         with path.open("rb") as file:
             return _read(_Reader(file, size))

@@ -1,7 +1,10 @@
 """Load: where checkpoint, tokenizer and model meet."""
 
 import dataclasses
-from collections.abc import Iterator
+import gc
+import math
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,16 +15,18 @@ from rich.progress import track
 from torch import Tensor
 
 from qwen2_book.checkpoint import gguf_weights, hub, layout, safetensors_file
+from qwen2_book.checkpoint.files import inside
+from qwen2_book.checkpoint.source import Source, locate
 from qwen2_book.config import Qwen2Config
 from qwen2_book.config_checks import DTYPES, read_json
 from qwen2_book.errors import CheckpointError
 from qwen2_book.model import Qwen2
 from qwen2_book.tokenizer import Tokenizer
 
-TINY = Path(__file__).parent / "assets" / "tiny"
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-
-Source = str | Path | None
+SETTINGS = "generation_config.json"
+SMALL_FILES = [SETTINGS, "config.json", "tokenizer.json", "tokenizer_config.json"]
+SMALL_FILES += ["chat_template.jinja"]
+SHOW_FROM = 1 << 27  # bytes to convert from which on a progress bar is shown
 
 
 def load(
@@ -35,92 +40,43 @@ def load(
     device "auto" is cuda, else mps, else cpu; dtype "auto" is the one stored (bfloat16 for GGUF).
     Safetensors are mapped, not copied. Raises CheckpointError, ConfigError or TokenizerError.
     """
+    target, kind = pick_device(device), pick_dtype(dtype)
     path = locate(source)
-    tokenizer: Tokenizer | None
-    if path.is_file():
-        model, tokenizer = _load_gguf(path, pick_device(device), pick_dtype(dtype))
-    else:
-        model, tokenizer = _load_folder(path, pick_device(device), pick_dtype(dtype))
+    try:
+        open_it = _load_gguf if path.is_file() else _load_folder
+        model, tokenizer = open_it(path, target, kind)
+    except (OSError, MemoryError) as error:
+        raise CheckpointError(f"{path} could not be read: {error or 'out of memory'}.") from error
     model.name_or_path = "tiny" if source is None else str(source).rstrip("/").split("/")[-1]
     if tokenizer is not None:
-        rows = model.config.vocab_size
-        if len(tokenizer) > rows:
-            raise CheckpointError(
-                f"{path}: the tokenizer has {len(tokenizer):,} tokens, the embedding {rows:,} "
-                "rows. Do tokenizer and weights belong together?"
-            )
         model.vocab_limit = len(tokenizer)
     return model.eval(), tokenizer
 
 
 def config_of(source: Source) -> tuple[Qwen2Config, str]:
     """A checkpoint's configuration, and which file it was read from; no weights are read."""
-    path = locate(source)
+    path = locate(source, hub.CONFIG)
     if path.is_file():
         return gguf_weights.read_config(path)[0], str(path)
+    _check_links(path)
     return Qwen2Config.from_file(path), str(path / "config.json")
 
 
-def locate(source: Source) -> Path:
-    """The checkpoint folder or .gguf file that a source names; hub ids are fetched."""
-    if source is None:
-        return TINY
-    path = Path(source).expanduser()
-    try:
-        is_file, is_folder = path.is_file(), path.is_dir()
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{str(source)!r:.120} is not a usable path ({error}).") from None
-    if path.suffix in PICKLES and is_file:
-        raise CheckpointError(_pickle(path))
-    if is_file and path.suffix == ".gguf":
-        return path
-    if is_file:
-        raise CheckpointError(f"{path}: expected a folder, a .gguf file or a hub id.")
-    if is_folder:
-        return _choose(path)
-    if hub.HUB_ID.fullmatch(str(source)):
-        return hub.fetch(str(source))
-    raise CheckpointError(
-        f"{str(source)!r:.200} is neither a folder, nor a .gguf file, nor a hub id such as "
-        "'Qwen/Qwen2-0.5B-Instruct'. Check the path."
-    )
-
-
-def _choose(folder: Path) -> Path:
-    """What to load from a folder: its safetensors, else its one GGUF file; never a pickle."""
-    if any(folder.glob("*.safetensors")) or (folder / safetensors_file.INDEX).is_file():
-        return folder
-    files = sorted(folder.glob("*.gguf"))
-    if len(files) == 1:
-        return files[0]
-    if files:
-        names = [file.name for file in files]
-        raise CheckpointError(f"{folder} holds {names}: pass the path of the one you want.")
-    for file in sorted(folder.iterdir()):
-        if file.suffix in PICKLES:
-            raise CheckpointError(_pickle(file))
-    raise CheckpointError(
-        f"{folder} holds no weights: expected {safetensors_file.WEIGHTS}, its index and shards, or "
-        "a .gguf file."
-    )
-
-
-def _pickle(file: Path) -> str:
-    return (
-        f"{file} is a pickle, which can run any code when it is opened: refused. Take the "
-        "checkpoint's safetensors or GGUF file, or convert it where you trust it."
-    )
-
-
 def pick_device(device: str | torch.device) -> torch.device:
-    """The device of that name; `auto` is the best there is."""
+    """The device of that name, which must be there; `auto` is the best there is."""
+    here = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": 0, "meta": 1}
+    here["mps"] = int(torch.backends.mps.is_available())
     if device == "auto":
-        mps = torch.backends.mps.is_available()
-        device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+        device = next(name for name in ("cuda", "mps", "cpu") if here[name])
     try:
-        return torch.device(device)
-    except RuntimeError:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
         raise ValueError(f"device: found {device!r}, expected auto, cpu, mps or cuda.") from None
+    if (found.index or 0) >= here.get(found.type, 1):
+        raise ValueError(
+            f"device: found {device!r}, which this PyTorch does not see here. Use 'auto' or 'cpu'."
+        )
+    return found
 
 
 def pick_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
@@ -134,37 +90,71 @@ def pick_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
 def _load_folder(
     folder: Path, device: torch.device, dtype: torch.dtype | None
 ) -> tuple[Qwen2, Tokenizer | None]:
+    _check_links(folder)
     config = Qwen2Config.from_file(folder)
     entries = safetensors_file.read_folder(folder)
     layout.check({name: e.shape for name, e in entries.items()}, config, str(folder))
-    settings = folder / "generation_config.json"
-    generation = _generation(settings) if settings.is_file() else {}
-    tokenizer = Tokenizer.from_file(folder) if (folder / "tokenizer.json").is_file() else None
-    wanted = layout.shapes(config)
-    stored = entries["model.embed_tokens.weight"].dtype
-    mapped = safetensors_file.map_tensors({name: entries[name] for name in wanted})
-    weights = {n: mapped.pop(n).to(device, dtype or stored) for n in wanted}
-    return _build(config, weights, generation, dtype or stored), tokenizer
+    generation = _generation(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
+    tokenizer = _tokenizer(folder, config) if (folder / "tokenizer.json").is_file() else None
+    wanted = {name: entries[name] for name in layout.shapes(config)}
+    dtype = dtype or entries["model.embed_tokens.weight"].dtype
+    converted = sum(e.end - e.start for e in wanted.values() if e.dtype != dtype)
+    if device.type != "cpu":
+        converted = sum(e.end - e.start for e in wanted.values())
+    parts = safetensors_file.read_tensors(wanted, dtype, device)
+    weights = dict(_shown(parts, len(wanted), "reading the weights", converted))
+    return _build(config, weights, generation, dtype), tokenizer
 
 
 def _load_gguf(
     path: Path, device: torch.device, dtype: torch.dtype | None
-) -> tuple[Qwen2, Tokenizer]:
-    config, tensors = gguf_weights.read_config(path)
+) -> tuple[Qwen2, Tokenizer | None]:
+    config, metadata, tensors = gguf_weights.read_config(path)
     listed = [pair for tensor in tensors.values() for pair in gguf_weights.names_of(tensor)]
     layout.check(dict(listed), config, str(path))
     gguf_weights.check_data(path, tensors)
-    tokenizer = Tokenizer.from_file(path)
+    generation = gguf_weights.generation_of(metadata)
+    tokenizer = _tokenizer(path, config) if "tokenizer.ggml.model" in metadata else None
+    del metadata
     dtype = dtype or torch.bfloat16
     weights: dict[str, Tensor] = {}
     parts = gguf_weights.read_tensors(path, tensors, dtype)
-    console = Console(stderr=True)
-    for part in track(
-        parts, f"dequantising {path.name}", len(tensors), transient=True, console=console
-    ):
+    size = path.stat().st_size
+    for part in _shown(parts, len(tensors), f"dequantising {path.name}", size):
         weights |= {name: tensor.to(device) for name, tensor in part.items()}
-    eos = config.eos_token_id
-    return _build(config, weights, {} if eos is None else {"eos_token_id": [eos]}, dtype), tokenizer
+    return _build(config, weights, generation, dtype), tokenizer
+
+
+def _shown(parts: Iterable, count: int, what: str, size: int) -> Iterable:
+    """The same parts, with a progress bar where they take a while and somebody watches."""
+    console = Console(stderr=True)
+    watched = console.is_terminal or console.is_jupyter
+    if size < SHOW_FROM or not watched:
+        return parts
+    return track(parts, what, count, console=console, transient=True)
+
+
+def _check_links(folder: Path) -> None:
+    for name in SMALL_FILES:
+        if os.path.lexists(folder / name):
+            inside(folder, name)
+
+
+def _tokenizer(path: Path, config: Qwen2Config) -> Tokenizer:
+    """The tokenizer, which must not know more tokens than the embedding has rows."""
+    collecting = gc.isenabled()
+    gc.disable()  # it makes half a million objects and throws none away: a quarter of the time
+    try:
+        tokenizer = Tokenizer.from_file(path)
+    finally:
+        if collecting:
+            gc.enable()
+    if len(tokenizer) > config.vocab_size:
+        raise CheckpointError(
+            f"{path}: the tokenizer has {len(tokenizer):,} tokens, the embedding "
+            f"{config.vocab_size:,} rows. Do tokenizer and weights belong together?"
+        )
+    return tokenizer
 
 
 def _build(
@@ -198,13 +188,15 @@ def _generation(file: Path) -> dict[str, Any]:
     values = read_json(file, CheckpointError, 1 << 20)
     if not isinstance(values, dict):
         raise CheckpointError(f"{file}: expected a JSON object.")
+    values = {name: value for name, value in values.items() if value is not None}
     kinds: dict[str, tuple[type, ...]] = {"temperature": (int, float), "top_p": (int, float)}
     kinds |= {"repetition_penalty": (int, float)}
     kinds |= {"top_k": (int,), "pad_token_id": (int,), "eos_token_id": (int, list)}
     for name, kind in (kinds | {"do_sample": (bool,)}).items():
-        found = values.get(name)
-        ids = found if isinstance(found, list) else [0]
+        found = values.get(name, kind[0]())
         bad = not isinstance(found, kind) or (isinstance(found, bool) and kind != (bool,))
-        if found is not None and (bad or not all(type(i) is int and 0 <= i < 1 << 32 for i in ids)):
+        ids = found if isinstance(found, list) else [0]
+        bad = bad or (isinstance(found, float) and not math.isfinite(found))
+        if bad or not all(type(i) is int and 0 <= i < 1 << 32 for i in ids):
             raise CheckpointError(f"{file}: {name}: found {found!r:.60}; correct or remove it.")
     return values

@@ -13,7 +13,7 @@ MODULES = [file.relative_to(PACKAGE.parent).with_suffix("") for file in PACKAGE.
 CHECKED = [
     ".".join(module.parts)
     for module in MODULES
-    if module.stem not in ("config", "config_checks", "__init__")
+    if module.stem not in ("config", "config_checks", "gguf_file", "__init__")
 ]
 _shapes = install_import_hook(CHECKED, "beartype.beartype")
 _shapes.__enter__()

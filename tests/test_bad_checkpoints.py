@@ -1,6 +1,7 @@
 """All that goes wrong with checkpoint files, gone wrong: named errors, soon, in little room."""
 
 import json
+import os
 import pickle
 import random
 import shutil
@@ -79,6 +80,7 @@ def test_an_absurd_header_length(folder, length):
             r"model\.norm\.weight: found shape \(8, 8\), expected \(64,\)",
         ),
         (lambda h: h[NORM].update(shape=[2**61, 2**61]), "do not fit the shape"),
+        (lambda h: h[NORM].update(shape=[2**61] * 100_000), "found shape"),  # slow to multiply
         (lambda h: h[NORM].update(shape=[-64]), "found shape"),
         (lambda h: h[NORM].update(shape="64"), "found shape"),
         (lambda h: h[NORM].update(dtype="I64"), "found type 'I64', expected one of"),
@@ -96,6 +98,14 @@ def test_an_absurd_header_length(folder, length):
 def test_bad_headers(folder, change, message):
     rewrite(folder / "model.safetensors", change)
     assert str(folder) in refused(folder, message)
+
+
+def test_a_header_of_millions_of_values_is_not_even_read(folder):
+    text = b'{"a":[' + b"{}," * 6_000_000 + b"{}]}"
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    refused(folder, "the header's length is")
+    (folder / "model.safetensors").rename(folder / "model.safetensors.index.json")
+    refused(folder, "expected at most")
 
 
 def test_a_header_that_is_no_object(folder):
@@ -127,6 +137,23 @@ def test_a_link_that_leads_outside(folder):
     shutil.move(folder / "model.safetensors", folder.parent / "away.safetensors")
     (folder / "model.safetensors").symlink_to(folder.parent / "away.safetensors")
     refused(folder, "outside of its folder: refused")
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"]
+)
+def test_small_files_that_lead_outside_or_are_no_files(folder, name):
+    file = folder / name
+    file.rename(folder.parent / name)
+    for target in (f"../{name}", "/dev/zero", name):  # the last is a circle
+        file.symlink_to(target)
+        refused(folder, "outside of its folder: refused|is not there")
+        file.unlink()
+    os.mkfifo(file)
+    refused(folder, "no regular file")
+    file.unlink()
+    file.mkdir()
+    refused(folder, "no regular file")
 
 
 def test_a_missing_shard_and_a_wrong_index(folder, monkeypatch):
@@ -203,6 +230,8 @@ def test_bad_generation_settings(folder, settings, message):
         (lambda p: p / "nothing here", "neither a folder, nor a .gguf file, nor a hub id"),
         (lambda p: "a" * 5000, "neither|not a usable path"),
         (lambda p: "x\0y", "neither|not a usable path"),
+        (lambda p: "~nobody-of-this-name/x", "not a usable path"),
+        (lambda p: "", "source: found ''"),
         (lambda p: p, "holds no weights"),
         (lambda p: _touch(p / "notes.txt"), "expected a folder, a .gguf file or a hub id"),
         (
@@ -261,6 +290,55 @@ def test_a_gguf_type_that_cannot_be_dequantised(tmp_path, gguf_bytes):
     for kind in (4, 26, 999):  # a removed type, 32-bit integers, one that does not exist
         file.write_bytes(gguf_bytes[:at] + struct.pack("<I", kind) + gguf_bytes[at + 4 :])
         refused(file, f"output.weight: type {kind} cannot be dequantised")
+
+
+def head(metadata: list[tuple[str, int, bytes]], tensors: list[tuple]) -> bytes:
+    """The head of a GGUF file, written by hand, since the library writes none that is wrong."""
+
+    def text(string: str) -> bytes:
+        return struct.pack("<Q", len(string.encode())) + string.encode()
+
+    parts = [b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata))]
+    parts += [text(key) + struct.pack("<I", kind) + value for key, kind, value in metadata]
+    for name, shape, kind, start in tensors:
+        parts += [text(name), struct.pack(f"<I{len(shape)}Q", len(shape), *shape)]
+        parts += [struct.pack("<IQ", kind, start)]
+    return b"".join(parts)
+
+
+def test_a_gguf_of_millions_of_values_is_refused(tmp_path):
+    many = struct.pack("<IQ", 8, 400_000) + bytes(8 * 400_000)  # empty strings
+    (tmp_path / "x.gguf").write_bytes(head([(f"k{i}", 9, many) for i in range(12)], []))
+    refused(tmp_path / "x.gguf", "expected at most")
+
+
+def test_gguf_tensors_that_share_their_bytes_are_refused(tmp_path):
+    """Small files must not unpack to large models: 12,000 tensors, all of the same megabytes."""
+    hidden, inner, layers = 1024, 16_384, 1000
+    name = struct.pack("<Q", 5) + b"qwen2"
+    numbers = {"block_count": layers, "embedding_length": hidden, "feed_forward_length": inner}
+    numbers |= {"attention.head_count": 16, "attention.head_count_kv": 16}
+    metadata = [("general.architecture", 8, name)]
+    metadata += [(f"qwen2.{key}", 4, struct.pack("<I", value)) for key, value in numbers.items()]
+    eps = ("qwen2.attention.layer_norm_rms_epsilon", 6, struct.pack("<f", 1e-6))
+    tensors = [("token_embd.weight", (hidden, 300), 2, 0), ("output_norm.weight", (hidden,), 0, 0)]
+    for layer in range(layers):
+        at = f"blk.{layer}."
+        tensors += [(f"{at}{part}_norm.weight", (hidden,), 0, 0) for part in ("attn", "ffn")]
+        for part in ("q", "k", "v", "output"):
+            tensors.append((f"{at}attn_{part}.weight", (hidden, hidden), 2, 0))
+        tensors += [(f"{at}attn_{part}.bias", (hidden,), 0, 0) for part in "qkv"]
+        tensors += [(f"{at}ffn_{part}.weight", (hidden, inner), 2, 0) for part in ("gate", "up")]
+        tensors.append((f"{at}ffn_down.weight", (inner, hidden), 2, 0))
+    (tmp_path / "x.gguf").write_bytes(head([*metadata, eps], tensors) + bytes(12 << 20))
+    refused(tmp_path / "x.gguf", "after a tensor that ends at")
+
+
+def test_a_part_of_a_gguf_is_named_as_such(tmp_path):
+    name = struct.pack("<Q", 5) + b"qwen2"
+    metadata = [("general.architecture", 8, name), ("split.count", 2, struct.pack("<H", 3))]
+    (tmp_path / "x.gguf").write_bytes(head(metadata, []))
+    refused(tmp_path / "x.gguf", "one of 3 parts. Merge them")
 
 
 def mutated(random_: random.Random, whole: bytes, head: int) -> bytes:

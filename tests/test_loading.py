@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from layouts import EXPERTS, LAYOUTS, YARN, random_ids, random_model, replace
 import qwen2_book.loading as loading
 import qwen2_book.saving as saving
 from qwen2_book import CheckpointError, Qwen2, Qwen2Config, Tokenizer, generate, load, save
+from qwen2_book.checkpoint import hub, safetensors_file
 from qwen2_book.checkpoint.layout import shapes
 
 transformers = pytest.importorskip("transformers")
@@ -138,14 +140,82 @@ def test_a_full_disk_leaves_the_old_files_whole(tmp_path, when, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    target = {"weights": (saving, "save_file"), "tokenizer": (Tokenizer, "save")}
-    monkeypatch.setattr(*target.get(when, (saving.os, "replace")), full)
+    target = {"weights": (safetensors_file, "save_file"), "tokenizer": (Tokenizer, "save")}
+    monkeypatch.setattr(*target.get(when, (os, "replace")), full)
     new = random_model(SMALL, seed=5)
     with pytest.raises(CheckpointError, match=r"could not save .*No space left.* free some space"):
         save(new, TOKENIZER, tmp_path)
     monkeypatch.undo()
     assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before
     assert equal(old, load(tmp_path)[0])
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_failure_at_any_move_puts_the_old_files_back(tmp_path, shards, error, monkeypatch):
+    """Old and new checkpoints differ in layout; the first, second, … move fails, until none."""
+    old = small_folder(tmp_path)
+    before = {f.name: f.read_bytes() for f in tmp_path.iterdir()}
+    new = random_model(replace(SMALL, num_hidden_layers=1), seed=5)
+    monkeypatch.setattr(saving, "SHARD_BYTES", 60_000 if shards else saving.SHARD_BYTES)
+    move = os.replace
+    for allowed in range(100):
+        moved: list[str] = []
+
+        def limited(source, target, moved=moved, allowed=allowed):
+            if len(moved) == allowed:
+                raise error
+            moved.append(str(source))
+            move(source, target)
+
+        monkeypatch.setattr(os, "replace", limited)
+        try:
+            save(new, TOKENIZER, tmp_path)
+            break
+        except (CheckpointError, KeyboardInterrupt):
+            monkeypatch.setattr(os, "replace", move)
+            assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before
+            assert equal(old, load(tmp_path)[0])
+    assert allowed > 8
+    again, _ = load(tmp_path)
+    assert equal(again, new) and again.generation == {}  # the old settings are not the new model's
+    assert not (tmp_path / "generation_config.json").exists()
+
+
+def test_what_cannot_be_put_back_is_kept(tmp_path, monkeypatch):
+    old = small_folder(tmp_path)
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    move = os.replace
+
+    def last_fails(source, target):
+        if str(target) == str(tmp_path / "config.json"):
+            raise OSError(errno.EIO, "the disk is gone")
+        move(source, target)
+
+    monkeypatch.setattr(os, "replace", last_fails)
+    monkeypatch.setattr(os, "rename", last_fails)
+    with pytest.raises(CheckpointError, match="could not save"):
+        save(old, TOKENIZER, tmp_path)
+    kept = {f.name: f for f in tmp_path.glob(".saving-*/replaced/*")}
+    everywhere = kept | {f.name: f for f in tmp_path.iterdir()}
+    assert everywhere["model.safetensors"].read_bytes() == weights
+    assert "config.json" in kept
+
+
+def test_a_failed_save_leaves_no_new_folder(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(safetensors_file, "save_file", full)
+    with pytest.raises(CheckpointError, match="could not save"):
+        save(random_model(SMALL), TOKENIZER, tmp_path / "a" / "b")
+    assert not (tmp_path / "a" / "b").exists()
+
+
+def test_one_file_wins_over_an_index_that_was_left_behind(tmp_path):
+    model = small_folder(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "gone"}}')
+    assert equal(load(tmp_path)[0], model)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs to mount a disk")
@@ -197,7 +267,7 @@ def test_gguf(layout, tmp_path):
         assert getattr(again.config, field) == getattr(model.config, field)
     assert tokenizer.encode("a little 文字") == TOKENIZER.encode("a little 文字")
     assert load(file)[0].dtype == torch.bfloat16
-    assert again.generation == {"eos_token_id": [SMALL.eos_token_id]}
+    assert again.generation == {"eos_token_id": [SMALL.eos_token_id, len(TOKENIZER) - 3]}
     assert equal(load(tmp_path, dtype="float32")[0], again)  # the folder's only file
 
 
@@ -212,6 +282,34 @@ def test_gguf_types_as_the_library_dequantises_them(kind, tmp_path):
     weight = model.lm_head.weight.detach().numpy()
     expected = gguf.quants.dequantize(gguf.quants.quantize(weight, kind), kind)
     assert torch.equal(again.lm_head.weight, torch.from_numpy(expected))
+
+
+def test_gguf_with_all_of_yarn_and_without_a_tokenizer(tmp_path):
+    import gguf
+
+    model = random_model(replace(SMALL, rope_scaling=YARN, tie_word_embeddings=True))
+    write_gguf(model, whole := tmp_path / "whole.gguf")
+    reader = gguf.GGUFReader(str(whole))
+    writer = gguf.GGUFWriter(str(tmp_path / "bare.gguf"), "qwen2")
+    for name, field in reader.fields.items():
+        if not name.startswith(("GGUF.", "general.architecture", "tokenizer.")):
+            writer.add_key_value(name, field.contents(), field.types[0])
+    writer.add_rope_scaling_yarn_beta_fast(16.0)
+    writer.add_rope_scaling_yarn_beta_slow(2.0)
+    writer.add_rope_scaling_yarn_attn_factor(1.5)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data.copy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    again, tokenizer = load(tmp_path / "bare.gguf", dtype="float32")
+    assert tokenizer is None and again.vocab_limit is None and again.generation == {}
+    assert equal(model, again)
+    scaling = again.config.rope_scaling
+    assert (scaling.beta_fast, scaling.beta_slow) == (16.0, 2.0)
+    usual = 0.1 * math.log(YARN.factor) + 1  # llama.cpp's factor multiplies it
+    assert scaling.attention_factor == pytest.approx(1.5 * usual)
 
 
 def test_safetensors_win_over_gguf(tmp_path):
@@ -246,6 +344,21 @@ def test_loading_a_large_untouched_model_takes_no_memory(tmp_path):
     assert size > 4e8
     assert loaded < 0.25 * size
     assert run < 1.2 * size
+
+
+def test_a_conversion_holds_no_second_copy(tmp_path):
+    """bfloat16 to float32, tensor by tensor: what was read is given back at once."""
+    model = Qwen2(replace(SMALL, hidden_size=512, intermediate_size=8192, num_hidden_layers=6))
+    save(model.to(torch.bfloat16), None, tmp_path)
+    code = (
+        "import resource, sys; from qwen2_book import load;"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024;"
+        "before = peak(); model, _ = load(sys.argv[1], device='cpu', dtype='float32');"
+        "print((peak() - before) / sum(p.nbytes for p in model.parameters()))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert float(out) < 1.2
 
 
 def test_meta_and_empty_models_keep_their_ties(tmp_path):
@@ -286,6 +399,40 @@ def test_a_hub_cache_is_read_through_its_links(tmp_path):
         shutil.move(file, blobs / f"blob-{file.name}")
         (snapshot / file.name).symlink_to(f"../../blobs/blob-{file.name}")
     assert equal(load(snapshot)[0], model)
+
+
+def test_blobs_that_several_checkpoints_share(tmp_path):
+    """The hub's library may link a blob on to a store for the whole cache."""
+    model = small_folder(tmp_path / "flat")
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "abc"
+    blobs, store = tmp_path / "models--a--b" / "blobs", tmp_path / "blobs" / "ab"
+    for folder in (snapshot, blobs, store):
+        folder.mkdir(parents=True)
+    for file in (tmp_path / "flat").iterdir():
+        shutil.move(file, store / file.name)
+        (blobs / file.name).symlink_to(f"../../blobs/ab/{file.name}")
+        (snapshot / file.name).symlink_to(f"../../blobs/{file.name}")
+    assert equal(load(snapshot)[0], model)
+    (snapshot / "config.json").unlink()
+    (snapshot / "config.json").symlink_to("/etc/hostname")
+    with pytest.raises(CheckpointError, match="outside of its folder"):
+        load(snapshot)
+
+
+def test_of_a_hub_id_only_the_configuration_is_fetched_for_it(tmp_path, monkeypatch):
+    model = small_folder(tmp_path)
+    asked = []
+    monkeypatch.setattr(hub, "fetch", lambda name, files: asked.append((name, files)) or tmp_path)
+    assert loading.config_of("me/small")[0] == model.config
+    assert asked == [("me/small", ["config.json"])]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_named(tmp_path):
+    small_folder(tmp_path)
+    for device in ("cuda", "cuda:3", torch.device("cuda")):
+        with pytest.raises(ValueError, match="which this PyTorch does not see here"):
+            load(tmp_path, device=device)
 
 
 def test_the_real_folder_loads_quickly_and_generates(real_checkpoint):

@@ -17,8 +17,8 @@ PAGES = [
 ORDER = """
     errors config_checks released config gguf_file sandbox chat bpe tokenizer_files tokenizer
     norm rope window cache attention feedforward moe model
-    checkpoint.layout checkpoint.safetensors_file checkpoint.gguf_weights checkpoint.hub
-    sampling generate loading saving trace costs plots cli
+    checkpoint.files checkpoint.layout checkpoint.safetensors_file checkpoint.gguf_weights
+    checkpoint.hub checkpoint.source sampling generate loading saving trace costs plots cli
 """.split()
 
 

@@ -9,7 +9,7 @@ from make_tiny import SEED, marks
 from tiny_world import conversations
 
 from qwen2_book import load, stream
-from qwen2_book.loading import TINY
+from qwen2_book.checkpoint.source import TINY
 
 CARD = json.loads((TINY / "card.json").read_text())
 

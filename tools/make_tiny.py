@@ -21,7 +21,7 @@ from tiny_world import Turn, conversations, repetitions, story, words_of_the_wor
 from torch import Tensor
 
 from qwen2_book import Qwen2, Qwen2Config, Tokenizer, generate, save
-from qwen2_book.loading import TINY
+from qwen2_book.checkpoint.source import TINY
 
 SEED, HELD_OUT_SEED = 0, 1_000_003
 CONVERSATIONS, BATCH = 16_000, 24

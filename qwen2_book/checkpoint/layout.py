@@ -62,6 +62,7 @@ def check(found: Shapes, config: Qwen2Config, where: str) -> None:
         ignored.add("lm_head.weight")
     missing = sorted(expected.keys() - found.keys())
     extra = sorted(found.keys() - expected.keys() - ignored)
+    expected.setdefault("lm_head.weight", expected["model.embed_tokens.weight"])
     wrong = [name for name in expected if name in found and found[name] != expected[name]]
     problems = [
         f"{len(names)} tensors {what}, the first {names[0]!r:.120}"

@@ -1,19 +1,25 @@
-"""Safetensors files: the header checked, the data mapped into memory, nothing copied."""
+"""Safetensors files: the header checked, the data mapped into memory; written without a copy."""
 
 import json
 import math
+import os
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
+from qwen2_book.checkpoint.files import MappedFile, inside, sync
 from qwen2_book.config_checks import read_json
 from qwen2_book.errors import CheckpointError
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-MAX_HEADER = 100 << 20  # bytes, as in the reference implementation
+SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+MAX_HEADER = 16 << 20  # bytes; the header of 57B-A14B, with 5,415 tensors, has less than one
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -42,8 +48,8 @@ def read_header(file: Path) -> dict[str, Entry]:
                     f"{file}: the header's length is {length:,} bytes in a file of {size:,}. It is "
                     "truncated, or no safetensors file: fetch it again."
                 )
-            header = json.loads(stream.read(length))
-    except (OSError, ValueError, RecursionError) as error:
+            header = json.loads(stream.read(length).decode())
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{file}: the header is not readable ({error}).") from None
@@ -66,20 +72,16 @@ def read_header(file: Path) -> dict[str, Entry]:
 
 def _entry(file: Path, name: str, found: Any, first: int, size: int) -> Entry:
     where = f"{file}: tensor {name!r:.120}"
-    if not isinstance(found, dict) or found.get("dtype") not in DTYPES:
-        kind = found.get("dtype") if isinstance(found, dict) else found
+    kind = found.get("dtype") if isinstance(found, dict) else found
+    if not isinstance(kind, str) or kind not in DTYPES:
         raise CheckpointError(f"{where}: found type {kind!r:.60}, expected one of {[*DTYPES]}.")
     shape, offsets = found.get("shape"), found.get("data_offsets")
-    numbers = [*shape, *offsets] if isinstance(shape, list) and isinstance(offsets, list) else [-1]
-    sane = all(type(n) is int and 0 <= n < 1 << 62 for n in numbers)
-    if (
-        not isinstance(shape, list)
-        or not isinstance(offsets, list)
-        or len(offsets) != 2
-        or not sane
-    ):
+    numbers = [-1]
+    if isinstance(shape, list) and isinstance(offsets, list) and len(shape) <= 8:
+        numbers = [*shape, *offsets]
+    if not all(type(n) is int and 0 <= n < 1 << 62 for n in numbers) or len(offsets) != 2:
         raise CheckpointError(f"{where}: found shape {shape!r:.60} and offsets {offsets!r:.60}.")
-    dtype, (start, end) = DTYPES[found["dtype"]], offsets
+    dtype, (start, end) = DTYPES[kind], offsets
     if end - start != math.prod(shape) * dtype.itemsize or first + end > size:
         raise CheckpointError(
             f"{where}: {end - start:,} bytes at {start:,} for shape {tuple(shape)}, which do not "
@@ -90,53 +92,71 @@ def _entry(file: Path, name: str, found: Any, first: int, size: int) -> Entry:
 
 def read_folder(folder: Path) -> dict[str, Entry]:
     """The tensors of a checkpoint folder, in one file or in the shards that its index names."""
+    if os.path.lexists(folder / WEIGHTS):  # where both stand, transformers takes this one too
+        return read_header(inside(folder, WEIGHTS))
     index = folder / INDEX
-    if (folder / WEIGHTS).is_file() and not index.is_file():
-        return read_header(_inside(folder, WEIGHTS))
-    values = read_json(index, CheckpointError)
+    if not os.path.lexists(index):
+        found = sorted(file.name for file in folder.glob("*.safetensors"))
+        raise CheckpointError(
+            f"{folder} holds neither {WEIGHTS} nor {INDEX}; found {found!r:.200}. Fetch the whole "
+            "checkpoint; shards need their index, adapters their model."
+        )
+    values = read_json(inside(folder, INDEX), CheckpointError, MAX_HEADER)
     names = values.get("weight_map") if isinstance(values, dict) else None
     if not isinstance(names, dict) or not all(isinstance(n, str) for n in names.values()):
         raise CheckpointError(f"{index}: weight_map: expected an object of tensor and file names.")
-    found: dict[str, Entry] = {}
+    entries: dict[str, Entry] = {}
     for shard in sorted(set(names.values())):
-        for name, entry in read_header(_inside(folder, shard)).items():
+        for name, entry in read_header(inside(folder, shard)).items():
             if names.get(name) != shard:
                 raise CheckpointError(f"{index}: {name!r:.120} stands in {shard}, not as indexed.")
-            found[name] = entry
-    if missing := sorted(names.keys() - found.keys()):
-        raise CheckpointError(f"{index}: {len(missing)} tensors missing, such as {missing[0]!r}.")
-    return found
+            entries[name] = entry
+    if missing := sorted(names.keys() - entries.keys()):
+        raise CheckpointError(
+            f"{index}: {len(missing)} tensors missing, such as {missing[0]!r:.120}."
+        )
+    return entries
 
 
-def _inside(folder: Path, name: str) -> Path:
-    """The file of that name in the folder; refused if it, or what it links to, lies outside.
-
-    In a hub's cache a snapshot's files link to `blobs` beside it: those are inside.
-    """
-    file = folder / name
-    if not name or Path(name).name != name or "\0" in name:
-        raise CheckpointError(f"{folder}: the index names {name!r:.120}, expected a file in it.")
-    if not file.is_file():
-        raise CheckpointError(f"{file} is not there, but named in the index: fetch it.")
-    root = folder.resolve()
-    blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else root
-    real = file.resolve()
-    if real.parent not in (root, blobs):
-        raise CheckpointError(f"{file} links to {real}, outside of its folder: refused.")
-    return file
-
-
-def map_tensors(entries: dict[str, Entry]) -> dict[str, Tensor]:
-    """Tensors whose memory is the file's: pages are read when used, and writing changes no file."""
-    files = {entry.file for entry in entries.values()}
-    data = {
-        file: torch.from_file(str(file), shared=False, size=file.stat().st_size, dtype=torch.uint8)
-        for file in files
-    }
-    tensors = {}
+def read_tensors(
+    entries: Mapping[str, Entry], dtype: torch.dtype, device: torch.device
+) -> Iterator[tuple[str, Tensor]]:
+    """Each tensor in turn: the file's own memory where dtype and device allow, else converted."""
+    files = {path: MappedFile(path) for path in {entry.file for entry in entries.values()}}
     for name, entry in entries.items():
-        raw = data[entry.file][entry.start : entry.end]
-        if entry.start % entry.dtype.itemsize:
-            raw = raw.clone()  # a header of odd length: rare, and still right
-        tensors[name] = raw.view(entry.dtype).view(entry.shape)
-    return tensors
+        file = files[entry.file]
+        mapped = file.view(entry.start, entry.end, entry.dtype).view(entry.shape)
+        tensor = mapped.to(device, dtype)
+        if tensor is not mapped:
+            file.release(entry.start, entry.end)
+        yield name, tensor
+
+
+def write_folder(tensors: Mapping[str, Tensor], folder: Path, shard_bytes: int) -> None:
+    """Write the tensors as one file, or as shards of at most so many bytes, and their index."""
+    shards: list[dict[str, Tensor]] = [{}]
+    room = shard_bytes
+    for name, tensor in tensors.items():
+        if shards[-1] and tensor.nbytes > room:
+            shards.append({})
+            room = shard_bytes
+        shards[-1][name] = tensor
+        room -= tensor.nbytes
+    if len(shards) == 1:
+        _write(shards[0], folder / WEIGHTS)
+        return
+    places: dict[str, str] = {}
+    for number, shard in enumerate(shards, 1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        _write(shard, folder / file)
+        places |= dict.fromkeys(shard, file)
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    index = {"metadata": {"total_size": total}, "weight_map": places}
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+
+
+def _write(tensors: dict[str, Tensor], file: Path) -> None:
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(on_cpu, file, {"format": "pt"})
+    file.chmod(0o644)  # the library writes files that only their owner may read
+    sync(file)
