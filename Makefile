@@ -29,7 +29,7 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "$(PYTHON) cannot make virtual environments: install its venv package (python3-venv)."; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
-	  --editable '.[read,test,parity,dev]'
+	  --editable '.[read,test,parity,site,dev]'
 	@touch $@
 
 clean: ## remove what was built

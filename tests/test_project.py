@@ -42,8 +42,7 @@ def test_every_dependency_is_pinned_once():
 def test_the_conda_environment_has_the_same():
     text = (ROOT / "environment.yml").read_text()
     listed = [line.strip()[2:] for line in text.split("- pip:")[1].splitlines() if "- " in line]
-    groups = [group for extra, group in wanted().items() if extra != "site"]
-    expected = {requirement for group in groups for requirement in group}
+    expected = {requirement for group in wanted().values() for requirement in group}
     assert set(listed) == expected | {"--constraint constraints.txt", "--editable ."}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert f"python{project['requires-python']}" in text
