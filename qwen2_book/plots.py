@@ -1,4 +1,4 @@
-"""Static figures: what attention looks at, with a window laid over it."""
+"""Static figures: charts in the book's look, and what attention looks at under a window."""
 
 import io
 import warnings
@@ -7,42 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from qwen2_book.style import ORANGE, style
 from qwen2_book.trace import Trace
-
-INK, ORANGE, PAPER = "#1f2430", "#d55e00", "#ffffff"
-
-STYLE: dict[str, Any] = {
-    "font.family": [
-        *("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans SC", "PingFang SC", "Hiragino Sans GB"),
-        *("Microsoft YaHei", "WenQuanYi Micro Hei", "Noto Sans", "Noto Sans Thai"),
-    ],
-    "font.size": 9,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "figure.facecolor": PAPER,
-    "figure.dpi": 110,
-    "svg.fonttype": "none",  # text stays text: the viewer's own fonts draw every script
-    "text.parse_math": False,  # a token that holds a dollar sign is no formula
-}
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """The book's look, in the first of its fonts that are installed."""
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    families = [name for name in STYLE["font.family"] if name in installed]
-    with matplotlib.rc_context(STYLE | {"font.family": families}):
-        yield
 
 
 class QuietFigure(Figure):
@@ -135,3 +107,42 @@ def _label(left: Sequence[Axes], bottom: Sequence[Axes], tokens: Sequence[str], 
         axis.set_yticks(range(len(rows)), [labels[row] for row in rows], fontsize=size)
     for axis in bottom:
         axis.set_xticks(range(len(labels)), labels, rotation=90, fontsize=size)
+
+
+@contextmanager
+def chart(
+    width: float = 6.2, height: float = 2.9, rows: int = 1, columns: int = 1, **options: Any
+) -> Iterator[Any]:
+    """One chart, or a grid of them, in the book's look, shown at the end: `with chart() as axis:`.
+
+    `width` and `height` are inches of the whole figure. A grid gives an array of axes.
+    """
+    with style():
+        _, axes = plt.subplots(
+            rows,
+            columns,
+            figsize=(width, height),
+            layout="constrained",
+            FigureClass=QuietFigure,
+            **options,
+        )
+        yield axes
+        plt.show()
+
+
+def name_line(line: Line2D, text: str, at: float = 1.0) -> None:
+    """Write a line's name beside it, in its colour; `at` is where: 0 its first point, 1 its last.
+
+    So the reader's eye needs no legend.
+    """
+    x, y = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+    place = round(at * (len(x) - 1))
+    line.axes.annotate(
+        text,
+        (x[place], y[place]),
+        xytext=(5, 0) if at == 1 else (0, 5),
+        textcoords="offset points",
+        color=line.get_color(),
+        va="center" if at == 1 else "bottom",
+        annotation_clip=False,
+    )

@@ -18,7 +18,8 @@ ORDER = """
     errors config_checks released config gguf_file sandbox chat bpe tokenizer_files tokenizer
     norm rope window cache attention feedforward moe model
     checkpoint.files checkpoint.layout checkpoint.safetensors_file checkpoint.gguf_weights
-    checkpoint.hub checkpoint.source sampling generate loading saving trace costs plots cli
+    checkpoint.hub checkpoint.source sampling generate loading saving trace costs style plots
+    widgets.base widgets.rope_clocks cli
 """.split()
 
 
@@ -115,7 +116,7 @@ def test_every_module_is_in_the_order_and_keeps_it():
     modules = {
         ".".join(f.relative_to(PACKAGE).with_suffix("").parts) for f in PACKAGE.rglob("*.py")
     }
-    assert modules == {*ORDER, "__init__", "checkpoint.__init__"}
+    assert modules == {*ORDER, "__init__", "checkpoint.__init__", "widgets.__init__"}
     for module in ORDER:
         tree = ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text())
         for node in ast.walk(tree):

@@ -1,0 +1,11 @@
+"""Interactive figures: one ES module each, alive in JupyterLab and, without a kernel, on the web.
+
+In JupyterLab a figure is an anywidget. Its stored output also carries HTML: a place that names the
+module and its state, around a static picture. The website's host script mounts the same module
+there; GitHub, print and notebooks that were not run show the picture.
+"""
+
+from qwen2_book.widgets.base import STYLE, Figure, names, source
+from qwen2_book.widgets.rope_clocks import RopeClocks
+
+__all__ = ["STYLE", "Figure", "RopeClocks", "names", "source"]
