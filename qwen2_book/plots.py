@@ -130,14 +130,14 @@ def chart(
         plt.show()
 
 
-def name_line(line: Line2D, text: str, at: float = 1.0) -> None:
+def name_line(axis: Axes, line: Line2D, text: str, at: float = 1.0) -> None:
     """Write a line's name beside it, in its colour; `at` is where: 0 its first point, 1 its last.
 
     So the reader's eye needs no legend.
     """
     x, y = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
     place = round(at * (len(x) - 1))
-    line.axes.annotate(
+    axis.annotate(
         text,
         (x[place], y[place]),
         xytext=(5, 0) if at == 1 else (0, 5),

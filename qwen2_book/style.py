@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
+import numpy as np
 from cycler import cycler
 from matplotlib import font_manager
 from matplotlib.colors import to_hex, to_rgb
@@ -49,7 +50,8 @@ def style() -> Iterator[None]:
     """The book's look for everything drawn inside, in the first of its fonts that are installed."""
     installed = {font.name for font in font_manager.fontManager.ttflist}
     families = [name for name in FONTS if name in installed]
-    with matplotlib.rc_context(SETTINGS | {"font.family": families}):
+    settings: Any = SETTINGS | {"font.family": families}
+    with matplotlib.rc_context(settings):
         yield
 
 
@@ -65,7 +67,7 @@ def dark(colour: str) -> str:
         0.426 * red + 0.430 * green + 0.144 * blue,
         0.426 * red + 1.430 * green - 0.856 * blue,
     )
-    return to_hex([min(max(part, 0.0), 1.0) for part in turned])
+    return to_hex(tuple(np.clip(turned, 0, 1)))
 
 
 def css_variables() -> str:

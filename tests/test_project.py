@@ -19,7 +19,7 @@ ORDER = """
     norm rope window cache attention feedforward moe model
     checkpoint.files checkpoint.layout checkpoint.safetensors_file checkpoint.gguf_weights
     checkpoint.hub checkpoint.source sampling generate loading saving trace costs style plots
-    widgets.base widgets.rope_clocks cli
+    widgets.base widgets.rope_clocks exercises.base exercises.rope cli
 """.split()
 
 
@@ -116,7 +116,13 @@ def test_every_module_is_in_the_order_and_keeps_it():
     modules = {
         ".".join(f.relative_to(PACKAGE).with_suffix("").parts) for f in PACKAGE.rglob("*.py")
     }
-    assert modules == {*ORDER, "__init__", "checkpoint.__init__", "widgets.__init__"}
+    assert modules == {
+        *ORDER,
+        "__init__",
+        "checkpoint.__init__",
+        "widgets.__init__",
+        "exercises.__init__",
+    }
     for module in ORDER:
         tree = ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text())
         for node in ast.walk(tree):

@@ -1,81 +1,144 @@
-"""Build the notebooks from their text: `python tools/notebooks.py [--check] [names …]`.
+"""Build the notebooks from their text: `python tools/notebooks.py [--check] [chapters …]`.
 
-Authors edit `notebooks/text/*.md` (MyST Markdown); this runs every cell and writes
-`notebooks/*.ipynb` with outputs. With --check nothing is run: the cells of both are compared.
-Stored outputs are those of the real checkpoint, so a build needs QWEN2_BOOK_CHECKPOINT.
+Authors edit `notebooks/text/*.md` (MyST Markdown). This takes `# package:` cells from the package,
+runs every cell and every claim of the prose, measures the cost, and writes `notebooks/*.ipynb` with
+outputs. With --check nothing is run: text, notebook and package are compared. A chapter may be
+named by its number. Stored outputs are those of the real checkpoint: set QWEN2_BOOK_CHECKPOINT.
 """
 
 import argparse
 import os
 import sys
-from pathlib import Path
+import time
 
-import jupytext
 import nbformat
+from chapter import (
+    COST,
+    NOTEBOOKS,
+    ChapterError,
+    claim_cells,
+    fill_from_package,
+    from_package,
+    line_of,
+    text_file,
+    text_of,
+    with_cost,
+    write,
+)
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
-NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+PEAK = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
 
 
-def text_of(name: str) -> nbformat.NotebookNode:
-    """The chapter as its author wrote it: cells without outputs."""
-    notebook = jupytext.read(NOTEBOOKS / "text" / f"{name}.md")
-    notebook.metadata.pop("jupytext", None)
-    for number, cell in enumerate(notebook.cells):
-        cell["id"] = f"cell-{number:03d}"  # stable, so that a second build changes nothing
-    return notebook
+def names(wanted: list[str] | None = None) -> list[str]:
+    """The chapters there are, or those that are wanted, by name or by number."""
+    known = sorted(path.stem for path in (NOTEBOOKS / "text").glob("*.md"))
+    chosen = [name for name in known if not wanted or {name, name.split("_")[0]} & set(wanted)]
+    if not chosen:
+        sys.exit(f"found no chapter {' '.join(wanted or [])!r}, expected one of: {' '.join(known)}")
+    return chosen
 
 
-def build(name: str) -> None:
-    """Run the chapter and write the notebook beside its old version, then in its place."""
+def run(name: str) -> tuple[nbformat.NotebookNode, float, int]:
+    """Run every cell and claim: the notebook with its outputs, seconds, and peak bytes."""
     notebook = text_of(name)
+    trial = claim_cells(notebook, name)
+    trial.cells.append(nbformat.v4.new_code_cell(PEAK))
+    began = time.perf_counter()
     client = NotebookClient(
-        notebook,
+        trial,
         timeout=600,
         record_timing=False,
         store_widget_state=True,
         coalesce_streams=True,  # one output a cell for what is printed piece by piece
         resources={"metadata": {"path": str(NOTEBOOKS)}},
     )
-    client.execute()
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        cell = next(c for c in trial.cells if any(o.output_type == "error" for o in outputs(c)))
+        reason = f"{error.ename}: {error.evalue}"
+        line = line_of(name, cell.source)
+        raise ChapterError(name, line, f"cell stopped\n{cell.source[:300]}\n{reason}") from None
+    seconds = time.perf_counter() - began
+    peak = int(trial.cells.pop().outputs[0].text)
+    notebook.metadata = trial.metadata
     notebook.metadata.pop("widgets", None)  # a widget's state means nothing without its kernel
+    notebook.cells = [cell for cell in trial.cells if "claim" not in cell.metadata.get("tags", [])]
+    count = 0
     for cell in notebook.cells:
-        for output in cell.get("outputs", []):
+        if cell.cell_type == "code":
+            count += 1
+            cell.execution_count = count  # as if the claims had not been run
+        for output in outputs(cell):
             output.get("data", {}).pop(WIDGET_VIEW, None)
-    part = NOTEBOOKS / f".{name}.part"
-    nbformat.write(notebook, part)
-    part.replace(NOTEBOOKS / f"{name}.ipynb")
+            if "execution_count" in output:
+                output["execution_count"] = count
+    return notebook, seconds, peak
+
+
+def outputs(cell: nbformat.NotebookNode) -> list:
+    """A code cell's outputs; none for prose."""
+    return cell.get("outputs", [])
+
+
+def build(name: str) -> None:
+    """Fill, run, measure, and write the text and the notebook beside their old versions."""
+    fill_from_package(name)
+    notebook, seconds, peak = run(name)
+    text = text_file(name).read_text(encoding="utf-8")
+    write(text_file(name), with_cost(text, seconds, peak))
+    for cell, written in zip(notebook.cells, text_of(name).cells, strict=True):
+        if COST.search(written.source):
+            cell.source = written.source
+    write(NOTEBOOKS / f"{name}.ipynb", nbformat.writes(notebook) + "\n")
+    print(f"{name}: {seconds:.0f} s, peak {peak / 2**30:.1f} GB", flush=True)
 
 
 def differences(name: str) -> list[str]:
-    """The cells in which the notebook is not its text: source, kind or tags."""
-    notebook, text = nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4), text_of(name)
+    """Where the notebook is not its text (source, kind or tags), or a cell not the package's."""
+    path = NOTEBOOKS / f"{name}.ipynb"
+    if not path.exists():
+        return [f"notebooks/text/{name}.md:1: it has no notebook yet"]
+    notebook, text = nbformat.read(path, 4), text_of(name)
     if len(notebook.cells) != len(text.cells):
-        return [f"{name}: {len(notebook.cells)} cells, its text has {len(text.cells)}"]
-    return [
-        f"{name}: cell {number} differs from its text: {ours.source[:60]!r}"
-        for number, (ours, theirs) in enumerate(zip(notebook.cells, text.cells, strict=True))
-        if (ours.cell_type, ours.source, ours.metadata)
-        != (theirs.cell_type, theirs.source, theirs.metadata)
-    ]
+        found = f"{len(notebook.cells)} cells, its text has {len(text.cells)}"
+        return [f"notebooks/{name}.ipynb: {found}"]
+    problems = []
+    for ours, theirs in zip(notebook.cells, text.cells, strict=True):
+        where = f"notebooks/text/{name}.md:{line_of(name, theirs.source)}"
+        if (ours.cell_type, ours.source, ours.metadata) != (
+            theirs.cell_type,
+            theirs.source,
+            theirs.metadata,
+        ):
+            problems.append(f"{where}: the notebook differs in this cell")
+        try:
+            if theirs.cell_type == "code" and from_package(name, theirs.source) != theirs.source:
+                problems.append(f"{where}: the package's source differs from this cell")
+        except ChapterError as error:
+            problems.append(str(error))
+    return problems
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="chapters; left out: all")
+    parser.add_argument("chapters", nargs="*", help="names or numbers; left out: all")
     parser.add_argument("--check", action="store_true", help="compare only, run nothing")
     options = parser.parse_args()
-    names = options.names or sorted(path.stem for path in (NOTEBOOKS / "text").glob("*.md"))
     if options.check:
-        if problems := [line for name in names for line in differences(name)]:
+        if problems := [line for name in names(options.chapters) for line in differences(name)]:
             sys.exit("\n".join([*problems, "Run `make notebooks`."]))
         return
     if not os.environ.get("QWEN2_BOOK_CHECKPOINT"):
         sys.exit("Set QWEN2_BOOK_CHECKPOINT: stored outputs come from the real checkpoint.")
-    for name in names:
-        print(f"running {name} …", flush=True)
-        build(name)
+    for name in names(options.chapters):
+        try:
+            build(name)
+        except ChapterError as error:
+            sys.exit(str(error))
 
 
 if __name__ == "__main__":

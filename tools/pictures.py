@@ -18,7 +18,10 @@ MOUNT = """async ([source, state]) => {
   const subscribers = {};
   const model = {
     get: (key) => state[key],
-    set: (key, value) => { state[key] = value; (subscribers["change:" + key] || []).forEach((f) => f()); },
+    set: (key, value) => {
+      state[key] = value;
+      (subscribers["change:" + key] || []).forEach((f) => f());
+    },
     on: (name, f) => (subscribers[name] ||= []).push(f), off() {}, save_changes() {}, send() {},
   };
   const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
