@@ -19,7 +19,8 @@ ORDER = """
     norm rope window cache attention feedforward moe model
     checkpoint.files checkpoint.layout checkpoint.safetensors_file checkpoint.gguf_weights
     checkpoint.hub checkpoint.source sampling generate loading saving trace costs style plots
-    widgets.base widgets.rope_clocks exercises.base exercises.rope cli
+    widgets.base widgets.rope_clocks exercises.base exercises.rope_checks
+    exercises.rope cli
 """.split()
 
 

@@ -97,7 +97,7 @@ class Code:
             return Verdict(
                 False, f"{name}: found a {kind}, expected the function itself, not a call."
             )
-        held = []
+        held: list[str] = []
         for each in self.properties:
             try:
                 each.holds(answer)
