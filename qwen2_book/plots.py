@@ -33,8 +33,8 @@ class QuietFigure(Figure):
 
 def save_figure(figure: Figure, file: str | Path | io.BytesIO, kind: str) -> None:
     """Write a figure as `svg` or `png`; the text of an SVG stays text, in the viewer's fonts."""
-    with style():
-        figure.savefig(file, format=kind)
+    with style():  # the same drawing is the same file: no date in it
+        figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else None)
 
 
 def attention_windows(
@@ -127,6 +127,10 @@ def chart(
             **options,
         )
         yield axes
+        for axis in np.ravel(axes):
+            for side in (axis.xaxis, axis.yaxis):
+                if side.get_scale() == "log":  # 1,000 and not a formula
+                    side.set_major_formatter("{x:,.5g}")
         plt.show()
 
 

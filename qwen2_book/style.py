@@ -41,6 +41,7 @@ SETTINGS: dict[str, Any] = {
     "figure.facecolor": PAPER,
     "figure.dpi": 110,
     "svg.fonttype": "none",  # text stays text: the viewer's own fonts draw every script
+    "svg.hashsalt": "qwen2-book",
     "text.parse_math": False,  # a token that holds a dollar sign is no formula
 }
 

@@ -72,11 +72,20 @@ def run(name: str) -> tuple[nbformat.NotebookNode, float, int]:
         if cell.cell_type == "code":
             count += 1
             cell.execution_count = count  # as if the claims had not been run
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if lasting(output)]
         for output in outputs(cell):
             output.get("data", {}).pop(WIDGET_VIEW, None)
             if "execution_count" in output:
                 output["execution_count"] = count
     return notebook, seconds, peak
+
+
+def lasting(output: nbformat.NotebookNode) -> bool:
+    """Whether an output means something without its kernel: no bare widget, no empty display."""
+    data = output.get("data", {"text/plain": "…"})
+    bare = WIDGET_VIEW in data and "text/html" not in data
+    return not bare and bool(data.get("text/plain", "…").strip())
 
 
 def outputs(cell: nbformat.NotebookNode) -> list:

@@ -48,6 +48,8 @@ def _vectors(dim: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def score_cases(cases: list[tuple[int, int, int, float]], tolerance: float = 1e-3) -> Callable:
+    """The reader's score equals the complex-number one for (dim, m, n, base) cases."""
+
     def holds(score: Callable) -> None:
         for dim, m, n, base in cases:
             query, key = _vectors(dim)
@@ -58,6 +60,7 @@ def score_cases(cases: list[tuple[int, int, int, float]], tolerance: float = 1e-
 
 
 def score_shifts(score: Callable) -> None:
+    """Moving both positions changes nothing, moving one does."""
     query, key = _vectors(64)
     near = float(score(query, key, 9, 2, 1e4))
     assert abs(near - float(score(query, key, 1009, 1002, 1e4))) < 1e-2
@@ -68,6 +71,8 @@ def score_shifts(score: Callable) -> None:
 
 
 def table(positions: list[list[int]], tolerance: float = 2e-3) -> Callable:
+    """The reader's table gives the right cosines and sines for groups of positions, one by one."""
+
     def holds(kind: Callable) -> None:
         table = kind(64, 1e6)
         for group in positions:
@@ -99,6 +104,7 @@ def table_is_kept(kind: Callable) -> None:
 
 
 def table_is_float32(kind: Callable) -> None:
+    """Cosines and sines are float32."""
     cos, sin = kind(64, 1e6)(torch.arange(4))
     assert cos.dtype == sin.dtype == torch.float32
 
@@ -116,6 +122,7 @@ def _tables(dim: int, start: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def part_rest(rotate_part: Callable) -> None:
+    """Dimensions beyond the part come back as they were."""
     x = _heads(32)
     out = rotate_part(x, *_tables(8, start=3))
     assert isinstance(out, Tensor)
@@ -124,12 +131,14 @@ def part_rest(rotate_part: Callable) -> None:
 
 
 def part_turns(rotate_part: Callable) -> None:
+    """The part turns like a small head of its own."""
     x = _heads(32)
     cos, sin = _tables(8, start=3)
     _close(rotate_part(x, cos, sin)[..., :8], rotate(x[..., :8].contiguous(), cos, sin))
 
 
 def part_whole(rotate_part: Callable) -> None:
+    """Turning all dimensions equals `rotate`."""
     x = _heads(8)
     cos, sin = _tables(8)
     _close(rotate_part(x, cos, sin), rotate(x, cos, sin))
@@ -145,6 +154,7 @@ def _interleaved(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def same_scores(to_half_split: Callable) -> None:
+    """Scores of moved weights, turned half-split, equal the interleaved model's."""
     generator = torch.Generator().manual_seed(2)
     heads, dim, hidden = 3, 8, 12
     q, k = (torch.randn(heads * dim, hidden, generator=generator) for _ in range(2))
@@ -163,6 +173,7 @@ def same_scores(to_half_split: Callable) -> None:
 
 
 def rows_are_kept(to_half_split: Callable) -> None:
+    """Rows are reordered, none is lost."""
     weight = torch.arange(48.0).view(24, 2)
     moved = to_half_split(weight, 3)
     assert isinstance(moved, Tensor)
@@ -171,6 +182,7 @@ def rows_are_kept(to_half_split: Callable) -> None:
 
 
 def heads_stay(to_half_split: Callable) -> None:
+    """No row leaves its head."""
     moved = to_half_split(torch.arange(24.0)[:, None], 3)
     assert torch.equal(moved.view(3, 8).sort(-1).values, torch.arange(24.0).view(3, 8))
 
@@ -187,6 +199,7 @@ def turn(x: Tensor, start: int, base: float = 1e6) -> Tensor:
 
 
 def bug_start(found: Callable) -> None:
+    """A piece that starts at 3 equals the end of the whole."""
     x = _heads(16)
     whole = found(x, 0, 1e4)
     assert torch.allclose(whole[:, :, 3:], found(x[:, :, 3:], 3, 1e4), atol=1e-5)
@@ -194,6 +207,7 @@ def bug_start(found: Callable) -> None:
 
 
 def bug_layout(found: Callable) -> None:
+    """Dimension 3 of 16 mixes with dimension 11 only."""
     x = torch.zeros(1, 1, 1, 16)
     x[..., 3] = 1.0
     out = found(x, 1, 1e4)
@@ -202,6 +216,7 @@ def bug_layout(found: Callable) -> None:
 
 
 def bug_precision(found: Callable) -> None:
+    """Angles are float32 though the input is bfloat16."""
     x = _heads(64).to(torch.bfloat16)
     out, exact = found(x, 30_000, 1e6), turn(x.float(), 30_000, 1e6)
     assert out.dtype == torch.bfloat16
