@@ -1,7 +1,7 @@
 """Make references.md from references.bib: `python tools/references.py [--check]`.
 
 Every entry becomes a heading that is its key, so that `references.md#rope-su2021` leads there on
-the website, on GitHub and in an editor alike. With --check nothing is written: the page is compared.
+the website, on GitHub and in an editor alike. With --check the page is only compared.
 """
 
 import re
