@@ -66,19 +66,20 @@ def test_all_pages_and_notebooks_are_in_the_contents():
         assert f"notebooks/{notebook.stem}" in listed
 
 
+def prose(page: Path) -> str:
+    if page.suffix != ".ipynb":
+        return page.read_text()
+    cells = json.loads(page.read_text())["cells"]
+    return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+
+
 def anchors(page: Path) -> set[str]:
-    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
 
 
 def texts() -> dict[Path, str]:
-    found = {page: page.read_text() for page in PAGES}
-    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
-        cells = json.loads(notebook.read_text())["cells"]
-        found[notebook] = "\n".join(
-            "".join(c["source"]) for c in cells if c["cell_type"] == "markdown"
-        )
-    return found
+    return {page: prose(page) for page in [*PAGES, *(ROOT / "notebooks").glob("*.ipynb")]}
 
 
 def test_links_lead_somewhere():
