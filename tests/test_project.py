@@ -1,11 +1,11 @@
 """The project's own promises: one set of dependencies, links that lead somewhere, module order."""
 
 import ast
-import json
 import re
 import tomllib
 from pathlib import Path
 
+import checks
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -58,50 +58,8 @@ def test_the_version_stands_once():
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_all_pages_and_notebooks_are_in_the_contents():
-    listed = re.findall(r"(?:root|file): (\S+)", (ROOT / "_toc.yml").read_text())
-    for entry in listed:
-        assert any((ROOT / f"{entry}{kind}").is_file() for kind in (".md", ".ipynb")), entry
-    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
-        assert f"notebooks/{notebook.stem}" in listed
-
-
-def prose(page: Path) -> str:
-    if page.suffix != ".ipynb":
-        return page.read_text()
-    cells = json.loads(page.read_text())["cells"]
-    return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
-
-
-def anchors(page: Path) -> set[str]:
-    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
-
-
-def texts() -> dict[Path, str]:
-    return {page: prose(page) for page in [*PAGES, *(ROOT / "notebooks").glob("*.ipynb")]}
-
-
-def test_links_lead_somewhere():
-    for page, text in texts().items():
-        for target in re.findall(r"\]\(([^)\s]+)\)", text):
-            if target.startswith(("http://", "https://")):
-                continue
-            path, _, anchor = target.partition("#")
-            file = (page.parent / path).resolve() if path else page
-            assert file.exists(), f"{page.name}: {target}"
-            assert not anchor or anchor in anchors(file), f"{page.name}: {target}"
-
-
-def test_images_have_alternative_texts():
-    for page, text in texts().items():
-        for alt in re.findall(r"!\[([^]]*)\]\(", text):
-            assert len(alt) > 20, page.name
-    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
-        for cell in json.loads(notebook.read_text())["cells"]:
-            drawn = any("image/png" in o.get("data", {}) for o in cell.get("outputs", []))
-            if drawn:
-                assert len(cell["metadata"]["mystnb"]["image"]["alt"]) > 40
+def test_links_pictures_numbers_and_contents():
+    assert checks.findings() == []
 
 
 def test_the_table_of_checkpoints_is_computed():

@@ -103,9 +103,9 @@ def agrees(said: str, value) -> bool:
     return abs(float(value) * (100 if percent else 1) - float(said)) <= 0.75 * 10**-digits
 
 
-def claims(source: str) -> list[tuple[str, str]]:
-    """The claims of a Markdown cell: (number as printed, expression)."""
-    return [(match[1] + (match[2] or ""), match[3]) for match in CLAIM.finditer(source)]
+def claims(source: str) -> list[tuple[str, str, str]]:
+    """The claims of a Markdown cell: (as it stands in the text, number, expression)."""
+    return [(match[0], match[1] + (match[2] or ""), match[3]) for match in CLAIM.finditer(source)]
 
 
 def claim_cells(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
@@ -117,12 +117,14 @@ def claim_cells(notebook: nbformat.NotebookNode, name: str) -> nbformat.Notebook
     cells: list = [_hidden(f"import os\n{inspect.getsource(agrees)}")]
     for cell in notebook.cells:
         cells.append(cell)
-        for said, expression in claims(cell.source) if cell.cell_type == "markdown" else []:
+        for written, said, expression in (
+            claims(cell.source) if cell.cell_type == "markdown" else []
+        ):
             real, expression = expression.startswith("real:"), expression.removeprefix("real:")
             test = f"agrees({said!r}, {expression})"
             if real:
                 test = f"not os.environ.get('QWEN2_BOOK_CHECKPOINT') or {test}"
-            where = f"notebooks/text/{name}.md:{line_of(name, expression.strip())}"
+            where = f"notebooks/text/{name}.md:{line_of(name, written)}"
             reason = f"the text says {said}, and {expression.strip()} is "
             cells.append(_hidden(f"assert {test}, {f'{where}: {reason}'!r} + str({expression})"))
     copy.cells = cells

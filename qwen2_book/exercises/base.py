@@ -46,9 +46,9 @@ def _unanswered(name: str) -> Verdict:
 class Value:
     """An exercise whose answer is a number; `hints` are for the wrong answers people give."""
 
-    expected: Callable[[], float]
+    expected: Callable[[], int | float]
     praise: str
-    hints: Mapping[float, str] = field(default_factory=dict)
+    hints: Mapping[int, str] = field(default_factory=dict)
     otherwise: str = "Not yet. Run the chapter's own function on this case and read off the answer."
     tolerance: float = 0.0  # relative
 
@@ -68,7 +68,7 @@ class Value:
                 return Verdict(False, f"{name}: not yet. {hint}")
         return Verdict(False, f"{name}: {self.otherwise}")
 
-    def _same(self, value: float, other: float) -> bool:
+    def _same(self, value: float, other: int | float) -> bool:
         return abs(value - other) <= self.tolerance * abs(other)
 
 

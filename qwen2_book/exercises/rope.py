@@ -40,13 +40,14 @@ EXERCISES: dict[str, Exercise] = {
             Property(
                 "position 0 turns nothing",
                 score_cases([(8, 0, 0, 1e4), (64, 0, 0, 1e6)]),
-                "At m = n = 0 the score is the plain dot product of query and key.",
+                "At m = n = 0 the score is the plain dot product of query and key. For complex "
+                "numbers, whose product is that: q times k, or q times the conjugate of k?",
             ),
             Property(
                 "one pair by hand",
                 score_cases([(2, 3, 1, 1e4), (2, 1, 3, 1e4)]),
-                "With two dimensions there is one pair and its frequency is 1. Is it the conjugate "
-                "of the turned key that you multiply with?",
+                "With two dimensions there is one pair and its frequency is 1. Both vectors turn "
+                "the same way round, each by its own position.",
             ),
             Property(
                 "many pairs",
@@ -147,8 +148,8 @@ EXERCISES: dict[str, Exercise] = {
             Property(
                 "angles in float32",
                 bug_precision,
-                "At position 30,000 a bfloat16 input comes out far from the exact turn. In which "
-                "dtype are the angles computed?",
+                "For a bfloat16 input, neighbours at position 30,000 score differently from "
+                "neighbours at 0. In which dtype are the angles computed?",
             ),
         ),
         praise="All three are gone. Each of them has been in a released library.",
