@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: read test lint bench notebooks clean
+.PHONY: read test site lint bench notebooks clean
 
 read: $(READY) ## open the book in JupyterLab
 	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" notebooks/capstone.ipynb
@@ -15,6 +15,11 @@ lint: $(READY) ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tools/checks.py
+	$(BIN)/python tools/notebooks.py --check
+
+site: $(READY) ## build the website into _build/html
+	$(BIN)/python tools/site_builder.py
 
 bench: $(READY) ## measure beside transformers; needs QWEN2_BOOK_CHECKPOINT
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.run
@@ -33,4 +38,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean: ## remove what was built
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv _build build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -19,6 +19,7 @@ _shapes = install_import_hook(CHECKED, "beartype.beartype")
 _shapes.__enter__()
 
 import torch  # noqa: E402
+from browser import browser  # noqa: E402, F401  (one Chromium for all tests)
 
 torch.set_num_threads(1)  # the runner starts one process a core
 

@@ -5,10 +5,11 @@ The module is mounted in headless Chromium in its first state; its drawings are 
 """
 
 import os
+import re
 import shutil
 import sys
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Error, sync_playwright
 
 from qwen2_book import widgets
 from qwen2_book.style import GREY, INK, PAPER, SERIES
@@ -40,12 +41,21 @@ def find_chromium() -> str | None:
     return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
+def where(module: str, message: str) -> str:
+    """`file:line` of an error, from its place in the module: kit.js stands before the file."""
+    kit = len((widgets.base.HERE / "kit.js").read_text(encoding="utf-8").split("\n"))
+    line = int(found[1]) if (found := re.search(r"blob:[^\s)]*?:(\d+):\d+", message)) else 1
+    return f"kit.js:{line}" if 1 < line <= kit else f"{module}.js:{max(line - kit, 1)}"
+
+
 def picture(browser: Browser, figure: widgets.Figure) -> str:
     """The figure's drawings side by side, as one SVG with the colours of light pages."""
     page = browser.new_page()
-    page.on("pageerror", lambda error: sys.exit(f"{figure.MODULE}.js: {error}"))
     page.set_content(f"<style>{widgets.STYLE}</style>")
-    parts = page.evaluate(MOUNT, [widgets.source(figure.MODULE), figure.state()])
+    try:
+        parts = page.evaluate(MOUNT, [widgets.source(figure.MODULE), figure.state()])
+    except Error as error:
+        sys.exit(f"qwen2_book/widgets/{where(figure.MODULE, error.message)}: {error.message}")
     page.close()
     body, left, height = "", 0.0, 0.0
     for part in parts:

@@ -1,0 +1,67 @@
+"""A headless browser for tests: Debian's Chromium, driven by Playwright."""
+
+import functools
+import http.server
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from pictures import find_chromium
+from playwright.sync_api import Browser, Page, sync_playwright
+
+MISSING = "no browser found: apt install chromium, or set CHROMIUM to one"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all tests; they skip where there is none."""
+    path = find_chromium()
+    if not path:
+        pytest.skip(MISSING)
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The folder at an address of this machine."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def watched(browser: Browser, home: str, **options) -> Iterator[tuple[Page, list[str]]]:
+    """A page, and a list of what went wrong on it: errors, and requests that leave `home`."""
+    context = browser.new_context(**options)
+    page, wrong = context.new_page(), []
+    page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
+    page.on("console", lambda m: wrong.append(f"console: {m.text}") if m.type == "error" else None)
+
+    def local(route) -> None:
+        if route.request.url.startswith((home, "blob:", "data:")):
+            route.continue_()
+        else:
+            wrong.append(f"outside: {route.request.url}")
+            route.abort()
+
+    page.route("**/*", local)
+    try:
+        yield page, wrong
+    finally:
+        context.close()
