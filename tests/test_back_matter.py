@@ -129,6 +129,14 @@ def test_the_glossary_is_complete_and_sorted():
         assert row["chapter"] in {f"{n:02}" for n in range(1, 21)}, term
 
 
+def test_a_chapter_uses_the_terms_that_the_glossary_gives_it():
+    for english, row in glossary_terms().items():
+        if found := re.search(r"\(notebooks/(.+)\.ipynb\)", row["link"]):
+            text = read(f"notebooks/text/{found[1]}.md").lower()
+            term = re.sub(r" \(.*\)", "", english).lower()
+            assert term.removesuffix("y") in " ".join(text.split()), english
+
+
 def test_the_glossary_links_to_the_chapters_that_are_there():
     """A link leads to the notebook of its number, and a notebook that is there is linked."""
     there = {path.stem[:2]: path for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")}

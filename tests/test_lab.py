@@ -72,10 +72,12 @@ def test_a_figure_lives_and_python_agrees(lab, browser):
     base = lab.rsplit(":", 1)[0]
     with watched(browser, base, viewport={"width": 1280, "height": 1000}) as (page, wrong):
         opened(page, lab, "small.ipynb")
+        page.get_by_text("| Idle").wait_for(timeout=60_000)
         page.get_by_text("Run", exact=True).first.click()
         page.get_by_text("Run All Cells", exact=True).click()
         slider = page.locator('.q2b input[data-key="distance"]')
         slider.wait_for(timeout=90_000)
+        page.get_by_text("python says 6").wait_for(timeout=60_000)
         slider.focus()
         for _ in range(5):
             page.keyboard.press("ArrowRight")

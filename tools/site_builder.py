@@ -4,7 +4,6 @@ The pages are checked first, then Jupyter Book builds them with warnings as erro
 them, and the result is checked for outside requests and for weight.
 """
 
-import asyncio
 import gzip
 import re
 import subprocess
@@ -12,7 +11,6 @@ import sys
 from pathlib import Path
 
 import checks
-from pagefind.index import IndexConfig, PagefindIndex
 
 ROOT = checks.ROOT
 LIMIT = 1_000_000  # bytes of a page with its pictures, gzipped
@@ -33,18 +31,18 @@ def build(out: Path) -> None:
     if done.returncode:
         sys.exit(f"Jupyter Book stopped:\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}")
     pages = out / "_build" / "html"
-    asyncio.run(index(pages))
+    index(pages)
     if found := [*outside(pages), *heavy(pages)]:
         sys.exit("\n".join(found))
 
 
-async def index(pages: Path) -> None:
+def index(pages: Path) -> None:
     """The search index, in one language, so that Chinese inside English pages is found."""
-    config = IndexConfig(
-        root_selector="article.bd-article", output_path=str(pages / "pagefind"), force_language="zh"
-    )
-    async with PagefindIndex(config=config) as search:
-        await search.add_directory(str(pages))
+    command = [sys.executable, "-m", "pagefind", "--site", str(pages), "--force-language", "zh"]
+    command += ["--root-selector", "article.bd-article"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"Pagefind stopped:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
 
 
 def outside(pages: Path) -> list[str]:

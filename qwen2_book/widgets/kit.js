@@ -11,6 +11,9 @@ function make(tag, attributes = {}, ...children) {
 }
 const shape = (tag, attributes, ...children) => make(tag, { xmlns: SVG, ...attributes }, ...children);
 
+// JupyterLab's own shortcuts (arrow keys fold headings) leave the keys to an element that says this.
+const OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
+
 /** The state's value of a key, inside its limits; says so in `notes` where it had to be moved. */
 function inLimits(model, key, notes = []) {
   const [low, high] = model.get("limits")[key], value = Number(model.get(key));
@@ -22,7 +25,7 @@ function inLimits(model, key, notes = []) {
 /** A labelled slider bound to an integer of the state. Arrow keys move it by one, Page keys by more. */
 function slider(model, key, label, show = String) {
   const [low, high] = model.get("limits")[key];
-  const input = make("input", { type: "range", min: low, max: high, step: 1, "data-key": key });
+  const input = make("input", { type: "range", min: low, max: high, step: 1, "data-key": key, ...OWN_KEYS });
   const value = make("output", {});
   const follow = () => {
     input.value = inLimits(model, key);
@@ -40,7 +43,7 @@ function choice(model, key, label, options) {
   const group = make("fieldset", { class: "q2b-control" }, make("legend", {}, label));
   const name = `q2b-${key}-${Math.random().toString(36).slice(2)}`;
   for (const [value, text] of options) {
-    const input = make("input", { type: "radio", name, value, "data-key": key });
+    const input = make("input", { type: "radio", name, value, "data-key": key, ...OWN_KEYS });
     const follow = () => { input.checked = model.get(key) === value; };
     input.addEventListener("change", () => { model.set(key, value); model.save_changes(); });
     model.on(`change:${key}`, follow);
