@@ -130,7 +130,7 @@ def chart(
         for axis in np.ravel(axes):
             for side in (axis.xaxis, axis.yaxis):
                 if side.get_scale() == "log":  # 1,000 and not a formula
-                    side.set_major_formatter("{x:,.5g}")
+                    side.set_major_formatter(lambda x, _: f"{x:,.0f}" if x >= 1 else f"{x:g}")
         plt.show()
 
 
