@@ -11,3 +11,7 @@ class CheckpointError(ValueError):
 
 class TokenizerError(ValueError):
     """A tokenizer file, a text or a list of ids that the tokenizer cannot use."""
+
+
+class TrainingError(ValueError):
+    """Training data, settings or a run's folder that training cannot go on with."""

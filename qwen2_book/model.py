@@ -16,6 +16,8 @@ from qwen2_book.norm import RMSNorm
 from qwen2_book.rope import RotaryEmbedding
 from qwen2_book.window import positions_from_mask, visible
 
+Masks = dict[int | None, Tensor | None]  # by window: who sees whom, None for plain causal
+
 
 class DecoderLayer(nn.Module):
     """x + attention(norm(x)), then x + feed-forward(norm(x)): the residual stream runs through."""
@@ -108,16 +110,26 @@ class Qwen2(nn.Module):
         if not torch.compiler.is_compiling():
             self.check(token_ids, cache, attention_mask)
         positions, masks = self.positions_and_masks(token_ids, cache, attention_mask)
+        x = self.hidden_states(token_ids, positions, masks, cache)
+        return F.linear(x[:, -1:] if last_only else x, self.lm_head.weight)
+
+    def hidden_states(
+        self,
+        token_ids: Int[Tensor, "batch seq"],
+        positions: Int[Tensor, "#batch seq"],
+        masks: Masks,
+        cache: KVCache | None = None,
+    ) -> Float[Tensor, "batch seq hidden"]:
+        """The residual stream after the final norm; the head makes logits of it."""
         x = self.model.embed_tokens(token_ids)
         cos, sin = (t.to(x.dtype) for t in self.model.rotary(positions.clamp(min=0)))
         for layer, window in zip(self.model.layers, self.config.layer_windows, strict=True):
             x = layer(x, cos, sin, masks[window], cache)
-        x = self.model.norm(x[:, -1:] if last_only else x)
-        return F.linear(x, self.lm_head.weight)
+        return self.model.norm(x)
 
     def positions_and_masks(
         self, token_ids: Tensor, cache: KVCache | None, attention_mask: Tensor | None
-    ) -> tuple[Int[Tensor, "#batch seq"], dict[int | None, Tensor | None]]:
+    ) -> tuple[Int[Tensor, "#batch seq"], Masks]:
         """Each token's position, and for each kind of layer who sees whom (None: plain causal)."""
         batch, new = token_ids.shape
         start = 0 if cache is None else cache.length
@@ -132,7 +144,7 @@ class Qwen2(nn.Module):
             positions = torch.arange(start, start + new, device=token_ids.device)[None]
         if cache is not None:
             cache.append(positions, padded)
-        masks: dict[int | None, Tensor | None] = {}
+        masks: Masks = {}
         for layer, window in enumerate(self.config.layer_windows):
             if window in masks:
                 continue

@@ -1,0 +1,54 @@
+"""The loss of next-token prediction, with no more logits than it needs."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from qwen2_book.model import Qwen2
+from qwen2_book.training.data import IGNORE, Batch, layout
+
+CHUNK_LOGITS = 2**24  # how many logits exist at a time: 64 MB in float32
+
+
+def token_log_probs(model: Qwen2, batch: Batch) -> Float[Tensor, "learned"]:
+    """Log-probability of each target that is not IGNORE, row by row, in float32.
+
+    Only those positions get logits, and of these only a chunk at a time: where there are several
+    chunks, each one's logits are computed again in the backward pass instead of being kept.
+    """
+    positions, masks = layout(batch.documents, model.config)
+    hidden = model.hidden_states(batch.token_ids, positions, masks)
+    learned = batch.targets != IGNORE
+    hidden, targets = hidden[learned], batch.targets[learned]
+    weight = model.lm_head.weight
+    rows = max(1, CHUNK_LOGITS // weight.shape[0])
+    if len(targets) <= rows:
+        return _log_probs(hidden, weight, targets)
+    parts = [
+        checkpoint(_log_probs, h, weight, t, use_reentrant=False)
+        for h, t in zip(hidden.split(rows), targets.split(rows), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def _log_probs(
+    hidden: Float[Tensor, "n hidden"],
+    weight: Float[Tensor, "vocab hidden"],
+    targets: Int[Tensor, "n"],
+) -> Float[Tensor, "n"]:
+    logits = F.linear(hidden, weight).float()
+    return -F.cross_entropy(logits, targets, reduction="none")
+
+
+def language_loss(model: Qwen2, batch: Batch) -> Float[Tensor, ""]:
+    """Cross-entropy in nats, SUMMED over the learned tokens; the loop divides by their number."""
+    return -token_log_probs(model, batch).sum()
+
+
+@torch.no_grad()
+def mean_loss(model: Qwen2, batches: list[Batch]) -> float:
+    """Cross-entropy per learned token over several batches: what a held-out set is watched by."""
+    total = sum(float(language_loss(model, batch)) for batch in batches)
+    return total / sum(batch.weight for batch in batches)
