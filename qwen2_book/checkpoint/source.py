@@ -6,6 +6,7 @@ from qwen2_book.checkpoint import hub, safetensors_file
 from qwen2_book.errors import CheckpointError
 
 TINY = Path(__file__).parent.parent / "assets" / "tiny"
+BASE = TINY.with_name("base")  # the same model before fine-tuning
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 Source = str | Path | None

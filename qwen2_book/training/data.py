@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -42,13 +42,14 @@ class Batch:
         return Batch(*(t.to(device) for t in (self.token_ids, self.targets, self.documents)))
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where batches come from: batch k is a function of k, so a run can resume anywhere."""
 
     @property
     def fingerprint(self) -> dict: ...
 
-    def batch(self, index: int) -> Batch: ...
+    def batch(self, index: int) -> Any: ...
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from qwen2_book.errors import TrainingError
 from qwen2_book.model import Qwen2
 from qwen2_book.training.data import Batch, Source
 from qwen2_book.training.loss import language_loss, mean_loss
-from qwen2_book.training.run_folder import RunFolder
+from qwen2_book.training.run_folder import Metrics, RunFolder
 
-Metrics = list[dict[str, float]]
 NOT_PART_OF_THE_RUN = ("save_every", "evaluate_every")  # may differ when a run is resumed
 
 
@@ -115,7 +114,7 @@ def _step(
     loss: Callable[[Any, Any], Tensor],
     step: int,
     run: RunFolder | None,
-) -> dict[str, float]:
+) -> dict[str, int | float]:
     for group in optimizer.param_groups:
         group["lr"] = settings.rate(step)
     first = step * settings.accumulate

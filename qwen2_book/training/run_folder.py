@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from qwen2_book.checkpoint.files import sync
 from qwen2_book.errors import TrainingError
 
+Metrics = list[dict[str, int | float]]  # one row a step
+
 KEPT = 2
 WEIGHTS, STATE, METRICS, RUN = "weights.safetensors", "state.safetensors", "metrics.csv", "run.json"
 
@@ -99,17 +101,17 @@ class RunFolder:
             )
         return int(place.name.removeprefix("step-"))
 
-    def metrics(self, before: int | None = None) -> list[dict[str, float]]:
+    def metrics(self, before: int | None = None) -> Metrics:
         """The metrics written so far, of the steps up to `before`; a torn last line is left out."""
         return read_metrics(self.folder / METRICS, before)
 
-    def write_metrics(self, rows: list[dict[str, float]]) -> None:
+    def write_metrics(self, rows: Metrics) -> None:
         """Write all metrics anew, as after a resume, when steps are about to be done again."""
         lines = [",".join(rows[0])] if rows else []
         lines += [",".join(map(str, row.values())) for row in rows]
         _write(self.folder / METRICS, "".join(f"{line}\n" for line in lines))
 
-    def append_metrics(self, row: dict[str, float]) -> None:
+    def append_metrics(self, row: dict[str, int | float]) -> None:
         """Add the line of one step."""
         file = self.folder / METRICS
         head = "" if file.exists() and file.stat().st_size else ",".join(row) + "\n"
@@ -117,14 +119,18 @@ class RunFolder:
             out.write(head + ",".join(map(str, row.values())) + "\n")
 
 
-def read_metrics(file: Path, before: int | None = None) -> list[dict[str, float]]:
+def read_metrics(file: Path, before: int | None = None) -> Metrics:
     """A run's metrics as one dict a step; NaN where nothing was measured."""
     if not file.exists():
         return []
     lines = file.read_text("utf-8").splitlines(keepends=True)
     rows = csv.DictReader(line for line in lines if line.endswith("\n"))
-    numbers = [{name: float(value) for name, value in row.items()} for row in rows]
+    numbers: Metrics = [{name: _number(value) for name, value in row.items()} for row in rows]
     return [row for row in numbers if before is None or row["step"] <= before]
+
+
+def _number(text: str) -> int | float:
+    return int(text) if text.isdigit() else float(text)
 
 
 def _load(file: Path) -> dict[str, Tensor]:

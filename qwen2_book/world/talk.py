@@ -183,7 +183,8 @@ def unknown(random_: random.Random, tale: Story) -> tuple[str, str]:
     """A question about a toy that is not in the story, and an answer that is made up."""
     toy = random_.choice([t for t in TOYS if getattr(t, tale.language) not in tale.text])
     words = {"toy": toy, "colour": random_.choice(COLOURS)}
-    return tuple(say(tale.language, kind, random_, words) for kind in ("colour?", "colour!"))
+    question = say(tale.language, "colour?", random_, words)
+    return question, say(tale.language, "colour!", random_, words)
 
 
 def _asked(random_: random.Random, tale: Story, count: int) -> list[tuple[str, str]]:

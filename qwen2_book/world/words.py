@@ -18,7 +18,8 @@ class Word:
 
 
 def _people(names: str, pronoun: str) -> list[Word]:
-    return [Word(*pair.split("/"), pronoun=pronoun) for pair in names.split()]
+    pairs = (pair.split("/") for pair in names.split())
+    return [Word(en, zh, pronoun=pronoun) for en, zh in pairs]
 
 
 PEOPLE = _people(
