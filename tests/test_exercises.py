@@ -227,12 +227,17 @@ def bug_precision(x, start, base=1e6):
     return rotate(x, angles.cos()[None], angles.sin()[None])
 
 
+def bug_dtype(x, start, base=1e6):
+    return turn(x.float(), start, base)
+
+
 @pytest.mark.parametrize(
     ("planted", "fault"),
     [
         (bug_start, "a later piece stands later"),
         (bug_layout, "half-split pairs"),
         (bug_precision, "angles in float32"),
+        (bug_dtype, "the output keeps the dtype"),
     ],
 )
 def test_each_planted_bug_fails_its_own_property_and_no_other(planted, fault):
@@ -251,7 +256,7 @@ def test_the_printed_function_has_all_three_bugs():
     source = re.search(r"^def turn\(.*?(?=\n\ncheck)", text, re.DOTALL | re.MULTILINE)[0]
     repaired = source.replace("arange(seq,", "arange(start, start + seq,")
     assert repaired != source
-    start, layout, precision = EXERCISES["04-6"].properties
+    start, layout, precision, _ = EXERCISES["04-6"].properties
     for code, faults in ((source, [start]), (repaired, [layout, precision])):
         space = {"torch": torch}
         exec(code, space)

@@ -47,8 +47,8 @@ PRETRAINING = loop.Settings(
     evaluate_every=250,
 )
 FINE_TUNING = loop.Settings(
-    steps=500,
-    peak_rate=5e-4,
+    steps=1000,
+    peak_rate=1e-3,
     warm_up=20,
     final_share=0.05,
     precision="bfloat16",
@@ -56,7 +56,7 @@ FINE_TUNING = loop.Settings(
     evaluate_every=100,
 )
 PREFERENCES = loop.Settings(
-    steps=100, peak_rate=2e-5, warm_up=10, final_share=0.1, weight_decay=0.0, save_every=60
+    steps=60, peak_rate=2e-5, warm_up=10, final_share=0.1, weight_decay=0.0, save_every=60
 )
 PAIRS, BETA, SFT_WEIGHT = 32, 0.1, 0.2
 PER_BATCH = 100  # documents or conversations set aside for a batch, more than it can hold

@@ -6,6 +6,7 @@ from qwen2_book.exercises.rope_checks import (
     bug_precision,
     bug_start,
     heads_stay,
+    keeps_dtype,
     part_rest,
     part_turns,
     part_whole,
@@ -150,6 +151,12 @@ EXERCISES: dict[str, Exercise] = {
                 bug_precision,
                 "For a bfloat16 input, neighbours at position 30,000 score differently from "
                 "neighbours at 0. In which dtype are the angles computed?",
+            ),
+            Property(
+                "the output keeps the dtype",
+                keeps_dtype,
+                "A bfloat16 input came back in another dtype: the cache and the weights expect the "
+                "input's. Cast after the cosine.",
             ),
         ),
         praise="All three are gone. Each of them has been in a released library.",

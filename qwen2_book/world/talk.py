@@ -138,7 +138,7 @@ def conversation(seed: int, index: int) -> list[Message]:
             turns = [(random_.choice(STORY_REQUESTS[language]), tale.text)]
             turns += _asked(random_, tale, random_.randint(0, 2))
         else:
-            (question, answer), *turns = _asked(random_, tale, random_.randint(1, 4))
+            (question, answer), *turns = _asked(random_, tale, random_.randint(1, 7))
             turns.insert(0, (told(random_, tale, question), answer))
     return _messages(random_, language, turns)
 
