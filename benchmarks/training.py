@@ -198,8 +198,8 @@ def main() -> None:
         f"\n\nThe tiny checkpoint, float32; {about}. A step is forward, backward, clipping and "
         f"AdamW: {ROWS} rows of {LENGTH} packed tokens (ours keep texts apart, theirs let them see "
         f"each other), or {PAIRS} pairs with the reference computed in the step. Fresh processes "
-        f"in turn, {options.rounds} rounds, best of {STEPS} steps in each. Tokens per second: higher "
-        f"is better; memory: lower.\n\n{table(results)}\n"
+        f"in turn, {options.rounds} rounds, best of {STEPS} steps in each. Tokens per second: "
+        f"higher is better; memory: lower.\n\n{table(results)}\n"
     )
     (HERE / "training.md").write_text(text)
     print(text)

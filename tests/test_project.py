@@ -20,7 +20,7 @@ ORDER = """
     checkpoint.files checkpoint.layout checkpoint.safetensors_file checkpoint.gguf_weights
     checkpoint.hub checkpoint.source sampling generate loading saving trace costs style plots
     training.data training.loss training.run_folder training.loop training.sft training.dpo
-    training.reward training.lora
+    training.reward training.lora training.curve
     world.words world.sentences world.story world.facts world.talk world.documents world.score
     widgets.base widgets.rope_clocks exercises.base exercises.rope_checks
     exercises.rope cli

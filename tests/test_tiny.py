@@ -16,7 +16,7 @@ from make_tiny import (
     make_tokenizer,
     pretraining_source,
 )
-from score_tiny import SEEDS, base_prompt, card, chat_prompt, marks, samples
+from score_tiny import ROOT, SEEDS, base_prompt, card, chat_prompt, marks, samples, table
 
 from qwen2_book import Sampler, generate, load, stream
 from qwen2_book.checkpoint.source import BASE, TINY
@@ -138,3 +138,8 @@ def test_the_base_model_goes_on_with_a_story():
     ids = tokenizer.encode("One day, Tom and Anna met in the park.")
     new = generate(model, [ids], max_new_tokens=40, sampler=Sampler(temperature=0))[0]
     assert "Tom" in tokenizer.decode(new.tolist())
+
+
+def test_the_data_card_has_the_scores():
+    text = (ROOT / "little_world.md").read_text(encoding="utf-8")
+    assert table(CARDS) in text

@@ -340,3 +340,30 @@ def test_experts_train_as_well():
     model = model_of(**EXPERTS)
     metrics = loop.train(model, source(), loop.Settings(steps=20, peak_rate=1e-2))
     assert metrics[-1]["loss"] < 0.7 * metrics[0]["loss"]
+
+
+def test_the_curve_shows_what_was_measured(monkeypatch):
+    import IPython.display
+
+    from qwen2_book.training.curve import LiveCurve, training_curve
+
+    rows = [{"step": k + 1, "loss": 3.0 - 0.1 * k, "held_out": math.nan} for k in range(20)]
+    rows[9]["held_out"], rows[19]["held_out"] = 2.5, 1.5
+    losses, means, held_out = training_curve(rows).axes[0].lines
+    assert losses.get_ydata().tolist() == [row["loss"] for row in rows]
+    assert means.get_ydata()[-1] == pytest.approx(sum(row["loss"] for row in rows) / 20)
+    assert held_out.get_xydata().tolist() == [[10, 2.5], [20, 1.5]]
+
+    shown = []
+
+    class Handle:
+        def update(self, figure):
+            shown.append(figure)
+
+    monkeypatch.setattr(
+        IPython.display, "display", lambda figure, display_id: shown.append(figure) or Handle()
+    )
+    live = LiveCurve(every=5)
+    for count in range(1, 21):
+        live(rows[:count])
+    assert len(shown) == 4

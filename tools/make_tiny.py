@@ -23,7 +23,8 @@ from qwen2_book.world.documents import document, tokenizer_texts
 from qwen2_book.world.talk import conversation, preference
 
 SEED, HELD_OUT_SEED = 0, 1_000_003
-ROWS, LENGTH = 16, 256
+ROWS, LENGTH = 4, 256
+RECITED = 1000  # batches at the start that only teach to look back and copy
 SHAPE: dict[str, Any] = {
     "hidden_size": 256,
     "intermediate_size": 704,
@@ -38,28 +39,28 @@ SHAPE: dict[str, Any] = {
     "initializer_range": 0.04,
 }
 PRETRAINING = loop.Settings(
-    steps=2600,
-    peak_rate=2e-3,
+    steps=6000,
+    peak_rate=1.5e-3,
     warm_up=100,
     final_share=0.05,
     precision="bfloat16",
-    save_every=250,
-    evaluate_every=250,
+    save_every=500,
+    evaluate_every=500,
 )
 FINE_TUNING = loop.Settings(
-    steps=1000,
-    peak_rate=1e-3,
+    steps=2500,
+    peak_rate=8e-4,
     warm_up=20,
     final_share=0.05,
     precision="bfloat16",
-    save_every=200,
-    evaluate_every=100,
+    save_every=500,
+    evaluate_every=250,
 )
 PREFERENCES = loop.Settings(
     steps=60, peak_rate=2e-5, warm_up=10, final_share=0.1, weight_decay=0.0, save_every=60
 )
 PAIRS, BETA, SFT_WEIGHT = 32, 0.1, 0.2
-PER_BATCH = 100  # documents or conversations set aside for a batch, more than it can hold
+PER_BATCH = 30  # documents or conversations set aside for a batch, more than it can hold
 
 
 def make_tokenizer() -> Tokenizer:
@@ -72,7 +73,7 @@ def pretraining_source(tokenizer: Tokenizer, seed: int = SEED) -> PackedSource:
 
     def samples(batch: int) -> itertools.chain[Sample]:
         numbers = range(batch * PER_BATCH, (batch + 1) * PER_BATCH)
-        found = (document(seed, number) for number in numbers)
+        found = (document(seed, number, batch < RECITED) for number in numbers)
         return itertools.chain(whole([*tokenizer.encode(text), end]) for text in found)
 
     return PackedSource(samples, ROWS, LENGTH, f"documents of the little world, seed {seed}")
@@ -101,8 +102,8 @@ class PreferenceSource:
         return dpo.with_reference(self.reference, dpo.pair_batch(pairs))
 
 
-def held_out(source: PackedSource, batches: int = 4) -> list[Batch]:
-    return [source.batch(k) for k in range(batches)]
+def held_out(source: PackedSource, first: int = 0) -> list[Batch]:
+    return [source.batch(k) for k in range(first, first + 12)]
 
 
 def settle(model: Qwen2, tokenizer: Tokenizer, folder: Path, chat: bool) -> None:
@@ -131,7 +132,7 @@ def make(runs: Path) -> None:
     model = Qwen2(Qwen2Config(vocab_size=rows, bos_token_id=end, eos_token_id=stop, **SHAPE))
     base, chat = TINY.parent / "base", TINY
 
-    tested = held_out(pretraining_source(tokenizer, HELD_OUT_SEED))
+    tested = held_out(pretraining_source(tokenizer, HELD_OUT_SEED), RECITED)
     source = pretraining_source(tokenizer)
     loop.train(model, source, PRETRAINING, runs / "pretraining", held_out=tested)
     settle(copy_of(model), tokenizer, base, chat=False)

@@ -28,7 +28,7 @@ from qwen2_book.world.talk import STORY_REQUESTS, preference
 SEEDS, QUESTIONS, STORIES = range(HELD_OUT_SEED, HELD_OUT_SEED + 5), 240, 40
 T95 = 2.776  # Student's t for 95% and five seeds
 PROMPTS = ["Tell me a story.", "讲个故事吧。", "Hello!", "你好！", "What is the capital of France?"]
-Counts = Counter[tuple[str, str]]  # (language, kind)
+ROOT = Path(__file__).parent.parent
 
 
 def chat_prompt(tokenizer: Tokenizer, asked: Asked) -> list[int]:
@@ -181,6 +181,28 @@ def card(folder: Path, stages: list[str]) -> dict[str, Any]:
     return found
 
 
+def table(cards: dict[Path, dict[str, Any]]) -> str:
+    """The scores as a table for the data card."""
+    lines = ["<!-- scores -->", "", "| right answers, % | English | 中文 |", "|---|---:|---:|"]
+    rows = [
+        ("base model", cards[BASE]["answers"], "model"),
+        ("chat model, before preferences", cards[TINY]["answers_before_preferences"], "model"),
+        ("chat model", cards[TINY]["answers"], "model"),
+        ("guess: the candidate that is said most", cards[TINY]["answers"], "baseline"),
+    ]
+    for name, found, who in rows:
+        cells = [_percent(found[language][who]) for language in ("en", "zh")]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    told = cards[TINY]["stories"]
+    cells = [_percent(told[language]["without_a_fault"]) for language in ("en", "zh")]
+    lines.append(f"| own stories without a fault, sampled | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", "<!-- /scores -->"])
+
+
+def _percent(found: dict[str, float]) -> str:
+    return f"{100 * found['mean']:.1f} ± {100 * found['plus_minus']:.1f}"
+
+
 def score(runs: Path) -> None:
     base, tokenizer = load(BASE, dtype="float32")
     assert tokenizer is not None
@@ -199,6 +221,10 @@ def score(runs: Path) -> None:
             "samples": samples(chat, tokenizer),
         },
     }
+    page = ROOT / "little_world.md"
+    before_table, _, after = page.read_text("utf-8").partition("<!-- scores -->")
+    after = after.partition("<!-- /scores -->")[2] or after
+    page.write_text(f"{before_table}{table(cards)}{after}", "utf-8")
     for folder, found in cards.items():
         text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
         (folder / "card.json").write_text(text, "utf-8")

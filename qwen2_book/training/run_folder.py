@@ -96,9 +96,7 @@ class RunFolder:
             torch.cuda.set_rng_state(state.pop("random.cuda"))
         for entry, tensor in state.items():
             key, _, name = entry.partition("/")
-            optimizer.state[parameters[name]][key] = tensor.to(
-                parameters[name].device if tensor.ndim else "cpu"
-            )
+            optimizer.state[parameters[name]][key] = tensor.to(parameters[name].device)
         return int(place.name.removeprefix("step-"))
 
     def metrics(self, before: int | None = None) -> Metrics:

@@ -29,12 +29,13 @@ ASKED = {"en": ("Question: ", "Answer: "), "zh": ("问：", "答：")}
 WORDS = [*PEOPLE, *COLOURS, *TOYS, *GOODS, *PLACES, *SPOTS, *PASTIMES, *TIMES, *NUMBERS]
 
 
-def document(seed: int, index: int) -> str:
-    """Document `index` of the stream that a seed names."""
+def document(seed: int, index: int, only_recited: bool = False) -> str:
+    """Document `index` of the stream that a seed names; or, to begin with, a list said twice."""
     random_ = random.Random(f"{seed}/{index}")
     language = random_.choice(LANGUAGES)
     kinds, shares = zip(*KINDS.items(), strict=True)
-    return random_.choices(kinds, shares)[0](random_, language)
+    kind = recited if only_recited else random_.choices(kinds, shares)[0]
+    return kind(random_, language)
 
 
 def documents(seed: int, start: int = 0) -> Iterator[str]:
@@ -47,7 +48,7 @@ def documents(seed: int, start: int = 0) -> Iterator[str]:
 def questioned(random_: random.Random, language: str) -> str:
     """A story, then questions about it with their answers."""
     tale = story(random_, language)
-    asked = random_.sample(tale.questions, min(len(tale.questions), random_.randint(2, 6)))
+    asked = random_.sample(tale.questions, min(len(tale.questions), random_.randint(4, 8)))
     return "\n".join([tale.text, *(_asked(q.text, q.answer, language) for q in asked)])
 
 
@@ -65,7 +66,11 @@ def known(random_: random.Random, language: str) -> str:
 
 
 def recited(random_: random.Random, language: str) -> str:
-    """Random words said two or three times over: all that they teach is to look back and copy."""
+    """Random words said two or three times over: all that they teach is to look back and copy.
+
+    A model that begins with them soon grows the heads that continue a repeated pattern; answering
+    questions about a story needs the same heads.
+    """
     words = [getattr(word, language) for word in random_.sample(WORDS, random_.randint(4, 16))]
     joint = ", " if language == "en" else "，"
     return "\n".join([joint.join(words)] * random_.choice((2, 3)))
