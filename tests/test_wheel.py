@@ -45,7 +45,10 @@ def test_what_is_in_it(wheel):
         name for name in names if name.startswith("qwen2_book/")
     }
     assert all(name.startswith(("qwen2_book/", "qwen2_book-")) for name in names)
-    assert wheel.stat().st_size < 5_000_000
+    with zipfile.ZipFile(wheel) as file:  # the checkpoints have a bound of their own, in test_tiny
+        sizes = {i.filename: i.compress_size for i in file.infolist()}
+    rest = {n: size for n, size in sizes.items() if not n.startswith("qwen2_book/assets/")}
+    assert len(rest) < len(sizes) and sum(rest.values()) < 1_000_000
 
 
 def test_it_works_from_a_clean_environment(wheel, tmp_path):
