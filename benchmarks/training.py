@@ -10,6 +10,7 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -108,7 +109,7 @@ def their_dpo() -> Callable[[], object]:
 
     rows = batch_rows(preferences())
     config = trl.DPOConfig(
-        output_dir="/tmp/trl",
+        output_dir=tempfile.mkdtemp(),
         bf16=False,
         use_cpu=True,
         gradient_checkpointing=False,

@@ -373,3 +373,9 @@ def test_the_curve_shows_what_was_measured(monkeypatch):
     for count in range(1, 21):
         live(rows[:count])
     assert len(shown) == 4
+
+
+@pytest.mark.parametrize("wrong", [{"precision": "float16"}, {"steps": 0}, {"accumulate": 0}])
+def test_settings_without_meaning_are_refused(wrong):
+    with pytest.raises(TrainingError, match="expected"):
+        loop.Settings(**{"steps": 1, **wrong})

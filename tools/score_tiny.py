@@ -110,7 +110,7 @@ def stories(model: Qwen2, tokenizer: Tokenizer) -> dict[str, Any]:
     """The model's own stories, sampled: sentences, faults, and stories without any fault."""
     result: dict[str, Any] = {}
     for language in ("en", "zh"):
-        sentences, faults, whole, kinds = 0, 0, [], Counter[str]()
+        sentences, faults, whole = 0, 0, []
         for seed in SEEDS:
             asked = [STORY_REQUESTS[language][k % 6] for k in range(STORIES)]
             rows = [
@@ -124,7 +124,6 @@ def stories(model: Qwen2, tokenizer: Tokenizer) -> dict[str, Any]:
             ]
             sentences += sum(reading.sentences for reading in readings)
             faults += sum(len(reading.faults) for reading in readings)
-            kinds.update(f.split(":")[0].split(" ")[0] for r in readings for f in r.faults)
             whole.append(sum(not r.faults and r.sentences > 2 for r in readings) / STORIES)
         result[language] = {
             "without_a_fault": interval(whole),

@@ -41,6 +41,17 @@ class Settings:
     save_every: int = 0  # steps; 0 saves at the end only
     evaluate_every: int = 0
 
+    def __post_init__(self) -> None:
+        if self.precision not in ("float32", "bfloat16"):
+            raise TrainingError(
+                f"precision: found {self.precision!r}, expected 'float32' or 'bfloat16'. float16 "
+                "overflows in this family."
+            )
+        if self.steps < 1 or self.accumulate < 1:
+            raise TrainingError(
+                f"found {self.steps} steps of {self.accumulate} batches, expected at least 1 each."
+            )
+
     def rate(self, step: int) -> float:
         """The learning rate of step 0, 1, …: a line up, then half a cosine down."""
         if step < self.warm_up:

@@ -96,7 +96,7 @@ def tokenizer_texts() -> list[str]:
     小明有一个 as one token, and a name would hardly ever be the same token twice.
     """
     random_ = random.Random(0)
-    english = [KIND(random_, "en") for KIND in (questioned, known) for _ in range(1500)]
+    english = [make(random_, "en") for make in (questioned, known) for _ in range(1500)]
     templates = [text for kind in SENTENCES["zh"].values() for text in kind] + [NONE_LEFT["zh"]]
     pieces = re.split(r"\{\w+\}|[，。？：]", "，".join(templates)) + ["、"]
     words = [word.zh for word in WORDS] + [word.measure for word in (*TOYS, *GOODS)] + pieces
