@@ -1,8 +1,14 @@
-"""Which keys a query may see: absolute positions in, a mask out."""
+"""Which keys a query may see: absolute positions in, a mask out; and attention that uses it.
+
+`visible` is the rule. `banded_attention` and `flex_attention` compute the same as attention with
+its mask, without touching what the mask hides.
+"""
 
 import torch
-from jaxtyping import Bool, Int
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.attention import flex_attention as flex
 
 
 def visible(
@@ -59,3 +65,70 @@ def positions_from_mask(
             "Pad on the left: False before the first real token, True from there on."
         )
     return torch.where(mask > 0, offset[:, None] + mask.cumsum(1) - 1, -1)
+
+
+def band(start: int, stop: int, window: int, sink_tokens: int = 0) -> list[tuple[int, int]]:
+    """The ranges of keys that queries start .. stop - 1 can see: the sinks, then the window."""
+    low = max(0, start - window + 1)
+    if low <= sink_tokens:
+        return [(0, stop)]
+    return [(0, sink_tokens), (low, stop)] if sink_tokens else [(low, stop)]
+
+
+def banded_attention(
+    query: Float[Tensor, "batch heads seq dim"],
+    key: Float[Tensor, "batch kv_heads seq dim"],
+    value: Float[Tensor, "batch kv_heads seq dim"],
+    window: int,
+    sink_tokens: int = 0,
+    block: int = 256,
+) -> Float[Tensor, "batch heads seq dim"]:
+    """Sliding-window attention of a whole text, in time and memory linear in its length.
+
+    Each block of queries meets its band of keys only: W - 1 keys before the block, the block
+    itself, and the sinks. Work is seq * (window + block) instead of seq^2 / 2. Position k of the
+    text is index k: there is no padding and no cache. Equal to the dense mask of `visible`.
+    Raises ValueError for a window or a block below 1 and for negative sinks.
+    """
+    if window < 1 or block < 1 or sink_tokens < 0:
+        raise ValueError(
+            f"window={window}, block={block}, sink_tokens={sink_tokens}: window and block must be "
+            "at least 1, sink_tokens at least 0"
+        )
+    length, parts = query.shape[2], []
+    positions = torch.arange(length, device=query.device)[None]
+    for start in range(0, length, block):
+        stop = min(start + block, length)
+        ranges = band(start, stop, window, sink_tokens)
+        keys, values, at = (
+            torch.cat([whole.narrow(axis, low, high - low) for low, high in ranges], axis)
+            for whole, axis in ((key, 2), (value, 2), (positions, 1))
+        )
+        mask = visible(positions[:, start:stop], at, window, sink_tokens)[:, None]
+        rows = query[:, :, start:stop]
+        grouped = query.shape[1] != key.shape[1]
+        parts.append(F.scaled_dot_product_attention(rows, keys, values, mask, enable_gqa=grouped))
+    return torch.cat(parts, 2)
+
+
+def flex_attention(
+    query: Float[Tensor, "batch heads seq dim"],
+    key: Float[Tensor, "batch kv_heads seq dim"],
+    value: Float[Tensor, "batch kv_heads seq dim"],
+    window: int,
+    sink_tokens: int = 0,
+) -> Float[Tensor, "batch heads seq dim"]:
+    """The same by PyTorch's FlexAttention, which skips hidden blocks of keys.
+
+    Wrapped in `torch.compile` it becomes one kernel (on a GPU: the fast way); as it stands it runs
+    anywhere, slowly, through all scores.
+    """
+
+    length = query.shape[2]
+    mask = flex.create_block_mask(
+        lambda batch, head, i, j: (j <= i) & ((i - j < window) | (j < sink_tokens)),
+        *(None, None, length, length),
+        device=query.device,
+    )
+    grouped = query.shape[1] != key.shape[1]
+    return flex.flex_attention(query, key, value, block_mask=mask, enable_gqa=grouped)

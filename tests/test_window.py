@@ -12,7 +12,14 @@ from layouts import DENSE, random_ids, random_model, replace
 from qwen2_book.cache import ROLLBACK, KVCache
 from qwen2_book.config import FULL, SLIDING
 from qwen2_book.model import Qwen2
-from qwen2_book.window import count_pairs, receptive_field, visible
+from qwen2_book.window import (
+    band,
+    banded_attention,
+    count_pairs,
+    flex_attention,
+    receptive_field,
+    visible,
+)
 
 LENGTH = 90
 PADDING = (0, 3, 20)  # columns of padding on the left of each row
@@ -280,3 +287,79 @@ def test_padding_after_cached_tokens_is_refused():
     BASE(IDS[:1, :3], cache)
     with pytest.raises(ValueError, match="row 0 has padding"):
         BASE(IDS[:1, :3], cache, torch.tensor([[False, True, True]]))
+
+
+def by_dense_mask(query, key, value, window, sinks=0):
+    """The slow, obvious form: all scores, hidden ones set to minus infinity, softmax."""
+    length, groups = query.shape[2], query.shape[1] // key.shape[1]
+    key, value = (t.repeat_interleave(groups, 1) for t in (key, value))
+    distance = torch.arange(length)[:, None] - torch.arange(length)
+    hidden = (distance < 0) | ((distance >= window) & (torch.arange(length) >= sinks))
+    scores = (query @ key.transpose(2, 3) / query.shape[3] ** 0.5).masked_fill(hidden, -torch.inf)
+    return scores.softmax(-1) @ value
+
+
+def random_heads(length, heads=4, kv_heads=2, dim=8, seed=0):
+    torch.manual_seed(seed)
+    return tuple(
+        torch.randn(2, h, length, dim, dtype=torch.double) for h in (heads, *[kv_heads] * 2)
+    )
+
+
+@settings(deadline=None, max_examples=120)
+@given(
+    length=st.integers(1, 70),
+    window=st.integers(1, 80),
+    sinks=st.integers(0, 9),
+    block=st.integers(1, 40),
+    kv_heads=st.sampled_from((1, 2, 4)),
+)
+def test_banded_attention_is_attention_with_the_dense_mask(length, window, sinks, block, kv_heads):
+    heads = random_heads(length, kv_heads=kv_heads)
+    found = banded_attention(*heads, window, sinks, block)
+    torch.testing.assert_close(found, by_dense_mask(*heads, window, sinks), rtol=0, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize(("window", "sinks"), [(1, 0), (5, 0), (40, 2), (200, 0), (500, 4)])
+def test_flex_attention_is_attention_with_the_dense_mask(window, sinks):
+    heads = [each.float() for each in random_heads(200)]
+    found = flex_attention(*heads, window, sinks)
+    torch.testing.assert_close(found, by_dense_mask(*heads, window, sinks), rtol=0, atol=2e-6)
+
+
+def test_banded_gradients_are_those_of_the_dense_mask():
+    heads = [each.requires_grad_() for each in random_heads(50)]
+    gradients = [
+        torch.autograd.grad(form(*heads, 7, 2).sin().sum(), heads)
+        for form in (banded_attention, by_dense_mask)
+    ]
+    for found, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+
+
+@given(
+    length=st.integers(1, 200),
+    window=st.integers(1, 220),
+    sinks=st.integers(0, 9),
+    block=st.integers(1, 50),
+)
+def test_the_band_holds_every_visible_key_and_little_more(length, window, sinks, block):
+    positions, touched = torch.arange(length)[None], 0
+    seen = visible(positions, positions, window, sinks)[0]
+    for start in range(0, length, block):
+        stop = min(start + block, length)
+        ranges = band(start, stop, window, sinks)
+        keys = [j for low, high in ranges for j in range(low, high)]
+        assert len(keys) == len(set(keys))
+        assert set(seen[start:stop].any(0).nonzero().flatten().tolist()) == set(keys)
+        touched += (stop - start) * len(keys)
+    pairs = count_pairs(length, window, sinks)
+    assert pairs <= touched <= pairs + length * (block + min(window, block))
+
+
+def test_windows_and_blocks_without_meaning_are_refused():
+    heads = random_heads(4)
+    for wrong in ((0, 0, 4), (4, -1, 4), (4, 0, 0)):
+        with pytest.raises(ValueError, match="at least 1"):
+            banded_attention(*heads, *wrong)
