@@ -27,7 +27,7 @@ from qwen2_book.window import banded_attention, visible
 HERE = Path(__file__).parent
 WINDOW, HEADS, KV_HEADS, DIM = 1024, 2, 1, 64
 LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768)
-FIT_FROM, DENSE_UP_TO, REPEATS = 4096, 8192, 3
+FIT_FROM, DENSE_UP_TO, REPEATS = 4096, 8192, 2
 
 
 def dense(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from chapter import NOTEBOOKS
 from qwen2_book.exercises import EXERCISES, check
 from qwen2_book.exercises.base import Code, Value
 from qwen2_book.exercises.rope_checks import _score, turn
+from qwen2_book.exercises.window_checks import _dilated, _seen
 from qwen2_book.rope import rotate
 
 SOLUTION = re.compile(
@@ -171,6 +172,15 @@ def other_way(weight, heads):
     return weight.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
 
 
+def decode_forgets(queries, keys, window):
+    return (keys >= 0)[None] if len(queries) == 1 else _seen(queries, keys, window)
+
+
+def looks_ahead(queries, keys, window):
+    near = (queries[:, None] - keys).abs() < window
+    return near & (keys >= 0) if len(queries) > window else _seen(queries, keys, window)
+
+
 WRONG = [
     ("04-2", no_conjugate, "position 0 turns nothing"),
     ("04-2", lambda q, k, m, n, b: _score(q, k, m, -n, b), "one pair by hand"),
@@ -188,6 +198,17 @@ WRONG = [
     ("04-5", other_way, "the same scores"),
     ("04-5", lambda weight, heads: weight, "the same scores"),
     ("04-5", lambda weight, heads: weight[: len(weight) // 2], "a permutation of rows"),
+    ("07-2", lambda n, w, d: _dilated(n, w + 1, d), "dilation 1 is the window"),
+    ("07-2", lambda n, w, d: _dilated(n, w, 1), "every second key"),
+    ("07-2", lambda n, w, d: _dilated(n, w, min(d, 2)), "W keys in all"),
+    ("07-3", lambda q, k, w: _seen(q, k, w + 1), "W keys, not one more"),
+    ("07-3", decode_forgets, "one query has a window too"),
+    ("07-3", looks_ahead, "nobody looks ahead"),
+    (
+        "07-3",
+        lambda q, k, w: (q[:, None] - k >= 0) & (q[:, None] - k < w),
+        "a ring, and its empty slots",
+    ),
 ]
 
 
@@ -263,6 +284,41 @@ def test_the_printed_function_has_all_three_bugs():
         for each in faults:
             with pytest.raises(AssertionError):
                 each.holds(space["turn"])
+
+
+@pytest.mark.parametrize(
+    ("planted", "fault"),
+    [
+        (decode_forgets, "one query has a window too"),
+        (looks_ahead, "nobody looks ahead"),
+    ],
+)
+def test_each_planted_bug_of_the_mask_fails_its_own_property_and_no_other(planted, fault):
+    failed = []
+    for each in EXERCISES["07-3"].properties:
+        try:
+            each.holds(planted)
+        except AssertionError:
+            failed.append(each.name)
+    assert failed == [fault]
+
+
+def test_the_printed_mask_has_all_three_bugs():
+    text = (NOTEBOOKS / "text" / "07_sliding_window_attention.md").read_text(encoding="utf-8")
+    space = {"torch": torch}
+    exec(re.search(r"^def mask\(.*?(?=\n\ncheck)", text, re.DOTALL | re.MULTILINE)[0], space)
+    for each in EXERCISES["07-3"].properties[:3]:
+        with pytest.raises(AssertionError):
+            each.holds(space["mask"])
+
+
+def test_the_hints_of_chapter_07_are_for_answers_people_reach():
+    layers, window, length = 24, 4096, 131_072
+    reached = {layers * window, layers * (window - 1), window, layers * window + 1}
+    assert reached == set(EXERCISES["07-1"].hints)
+    all_slide = 100 * window / length
+    shares = {round(all_slide), 50, round(100 - EXERCISES["07-4"].expected())}
+    assert shares == set(EXERCISES["07-4"].hints)
 
 
 def test_every_kind_of_exercise_is_known():

@@ -23,7 +23,7 @@ ORDER = """
     training.reward training.lora training.curve
     world.words world.sentences world.story world.facts world.talk world.documents world.score
     widgets.base widgets.rope_clocks exercises.base exercises.rope_checks
-    exercises.rope cli
+    exercises.rope exercises.window_checks exercises.window cli
 """.split()
 
 
