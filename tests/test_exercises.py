@@ -173,12 +173,15 @@ def other_way(weight, heads):
 
 
 def decode_forgets(queries, keys, window):
-    return (keys >= 0)[None] if len(queries) == 1 else _seen(queries, keys, window)
+    if len(queries) == 1:
+        return (keys >= 0)[None]
+    return _seen(queries.tolist(), keys.tolist(), window)
 
 
 def looks_ahead(queries, keys, window):
-    near = (queries[:, None] - keys).abs() < window
-    return near & (keys >= 0) if len(queries) > window else _seen(queries, keys, window)
+    if len(queries) > window:
+        return ((queries[:, None] - keys).abs() < window) & (keys >= 0)
+    return _seen(queries.tolist(), keys.tolist(), window)
 
 
 WRONG = [
