@@ -3,18 +3,21 @@
 Three stages on the little world (qwen2_book.world): pretraining, fine-tuning on conversations,
 preferences. Writes qwen2_book/assets/base and qwen2_book/assets/tiny (the chat model), with the
 metrics of the stages beside. Data, weights and batches follow from the seeds: on the same machine
-a second run gives the same bytes. A stage that was interrupted goes on from its last checkpoint.
+a second run gives the same bytes. Pretraining has two parts, each with its own warm-up and decay:
+the second starts from the weights in which the first was saved. A part that was interrupted goes on
+from its last checkpoint, and a first part that is saved already is not made again.
 What the models can do is measured by tools/score_tiny.py.
 """
 
 import argparse
+import dataclasses
 import itertools
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from qwen2_book import Qwen2, Qwen2Config, Tokenizer, save
+from qwen2_book import Qwen2, Qwen2Config, Tokenizer, load, save
 from qwen2_book.checkpoint.source import TINY
 from qwen2_book.training import dpo, loop
 from qwen2_book.training.data import Batch, PackedSource, Sample, whole
@@ -47,8 +50,9 @@ PRETRAINING = loop.Settings(
     save_every=500,
     evaluate_every=500,
 )
+MORE_PRETRAINING = dataclasses.replace(PRETRAINING, steps=4500)
 FINE_TUNING = loop.Settings(
-    steps=2500,
+    steps=4000,
     peak_rate=8e-4,
     warm_up=20,
     final_share=0.05,
@@ -68,12 +72,14 @@ def make_tokenizer() -> Tokenizer:
     return Tokenizer.train(tokenizer_texts(), 2048)
 
 
-def pretraining_source(tokenizer: Tokenizer, seed: int = SEED) -> PackedSource:
+def pretraining_source(
+    tokenizer: Tokenizer, seed: int = SEED, recited: int = RECITED
+) -> PackedSource:
     end = tokenizer.added["<|endoftext|>"]
 
     def samples(batch: int) -> itertools.chain[Sample]:
         numbers = range(batch * PER_BATCH, (batch + 1) * PER_BATCH)
-        found = (document(seed, number, batch < RECITED) for number in numbers)
+        found = (document(seed, number, batch < recited) for number in numbers)
         return itertools.chain(whole([*tokenizer.encode(text), end]) for text in found)
 
     return PackedSource(samples, ROWS, LENGTH, f"documents of the little world, seed {seed}")
@@ -124,17 +130,29 @@ def copy_of(model: Qwen2) -> Qwen2:
     return twin.eval()
 
 
-def make(runs: Path) -> None:
+def first_part(tokenizer: Tokenizer, tested: list[Batch], runs: Path) -> Path:
+    """From random weights: look back and copy, then documents. The folder of its weights."""
     torch.manual_seed(SEED)
-    tokenizer = make_tokenizer()
     end, stop = tokenizer.added["<|endoftext|>"], tokenizer.added["<|im_end|>"]
     rows = -(-len(tokenizer) // 64) * 64  # padded, as the released embeddings are
     model = Qwen2(Qwen2Config(vocab_size=rows, bos_token_id=end, eos_token_id=stop, **SHAPE))
-    base, chat = TINY.parent / "base", TINY
-
-    tested = held_out(pretraining_source(tokenizer, HELD_OUT_SEED), RECITED)
     source = pretraining_source(tokenizer)
     loop.train(model, source, PRETRAINING, runs / "pretraining", held_out=tested)
+    settle(model, tokenizer, runs / "first_part", chat=False)
+    return runs / "first_part"
+
+
+def make(runs: Path) -> None:
+    tokenizer = make_tokenizer()
+    base, chat = TINY.parent / "base", TINY
+
+    tested = held_out(pretraining_source(tokenizer, HELD_OUT_SEED, recited=0))
+    first = runs / "first_part"
+    if not first.exists():
+        first = first_part(tokenizer, tested, runs)
+    model, _ = load(first, dtype="float32")
+    source = pretraining_source(tokenizer, SEED + 1, recited=0)
+    loop.train(model, source, MORE_PRETRAINING, runs / "more_pretraining", held_out=tested)
     settle(copy_of(model), tokenizer, base, chat=False)
 
     tested = held_out(chat_source(tokenizer, HELD_OUT_SEED))
@@ -147,7 +165,10 @@ def make(runs: Path) -> None:
     loop.train(model, pairs, PREFERENCES, runs / "preferences", loss=objective)
     settle(copy_of(model), tokenizer, chat, chat=True)
 
-    for place, stages in ((base, ["pretraining"]), (chat, ["fine_tuning", "preferences"])):
+    for place, stages in (
+        (base, ["pretraining", "more_pretraining"]),
+        (chat, ["fine_tuning", "preferences"]),
+    ):
         for stage in stages:
             text = (runs / stage / "metrics.csv").read_text("utf-8")
             (place / f"{stage}.csv").write_text(text, "utf-8")

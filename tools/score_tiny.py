@@ -208,7 +208,8 @@ def score(runs: Path) -> None:
     chat, _ = load(TINY, dtype="float32")
     before, _ = load(runs / "before_preferences", dtype="float32")
     cards = {
-        BASE: card(BASE, ["pretraining"]) | {"answers": scores(base, tokenizer, base_prompt)},
+        BASE: card(BASE, ["pretraining", "more_pretraining"])
+        | {"answers": scores(base, tokenizer, base_prompt)},
         TINY: card(TINY, ["fine_tuning", "preferences"])
         | {
             "answers": scores(chat, tokenizer),
