@@ -86,8 +86,9 @@ def banded_attention(
     """Sliding-window attention of a whole text, in time and memory linear in its length.
 
     Each block of queries meets its band of keys only: W - 1 keys before the block, the block
-    itself, and the sinks. Work is seq * (window + block) instead of seq^2 / 2. Position k of the
-    text is index k: there is no padding and no cache. Equal to the dense mask of `visible`.
+    itself, and the sinks. Work is seq * (window + block) instead of seq^2 / 2. Blocks that lie
+    alike in their bands share one mask. Position k of the text is index k: there is no padding and
+    no cache. Equal to the dense mask of `visible`.
     Raises ValueError for a window or a block below 1 and for negative sinks.
     """
     if window < 1 or block < 1 or sink_tokens < 0:
@@ -97,6 +98,7 @@ def banded_attention(
         )
     length, parts = query.shape[2], []
     positions = torch.arange(length, device=query.device)[None]
+    place = None
     for start in range(0, length, block):
         stop = min(start + block, length)
         ranges = band(start, stop, window, sink_tokens)
@@ -104,7 +106,9 @@ def banded_attention(
             torch.cat([whole.narrow(axis, low, high - low) for low, high in ranges], axis)
             for whole, axis in ((key, 2), (value, 2), (positions, 1))
         )
-        mask = visible(positions[:, start:stop], at, window, sink_tokens)[:, None]
+        if place != (place := (len(ranges), start - ranges[-1][0], stop - start)):
+            seen = visible(positions[:, start:stop], at, window, sink_tokens)[:, None]
+            mask = query.new_zeros(seen.shape).masked_fill_(~seen, -torch.inf)
         rows = query[:, :, start:stop]
         grouped = query.shape[1] != key.shape[1]
         parts.append(F.scaled_dot_product_attention(rows, keys, values, mask, enable_gqa=grouped))

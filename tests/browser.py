@@ -11,6 +11,7 @@ import pytest
 from pictures import find_chromium
 from playwright.sync_api import Browser, Page, sync_playwright
 
+SMALL, LARGE = {"width": 375, "height": 800}, {"width": 1280, "height": 900}
 MISSING = "no browser found: apt install chromium, or set CHROMIUM to one"
 
 
@@ -65,3 +66,21 @@ def watched(browser: Browser, home: str, **options) -> Iterator[tuple[Page, list
         yield page, wrong
     finally:
         context.close()
+
+
+def set_slider(page, figure: str, key: str, value: int) -> None:
+    """Move a figure's slider with the arrow keys, as a reader may."""
+    slider = page.locator(f'[data-figure="{figure}"] input[data-key="{key}"]')
+    slider.focus()
+    for _ in range(abs(value - int(slider.input_value()))):
+        page.keyboard.press("ArrowRight" if int(slider.input_value()) < value else "ArrowLeft")
+
+
+def says(page, figure: str, *parts: str) -> None:
+    """Wait until the figure's line says all of the parts; the error shows the line."""
+    line = page.locator(f'[data-figure="{figure}"] .q2b-result').first
+    for _ in range(50):
+        if all(part in line.text_content() for part in parts):
+            return
+        page.wait_for_timeout(100)
+    assert [part for part in parts if part not in line.text_content()] == [], line.text_content()

@@ -18,8 +18,9 @@ CHECKED = [
 _shapes = install_import_hook(CHECKED, "beartype.beartype")
 _shapes.__enter__()
 
+import site_builder  # noqa: E402
 import torch  # noqa: E402
-from browser import browser  # noqa: E402, F401  (one Chromium for all tests)
+from browser import browser, served  # noqa: E402, F401  (one Chromium for all tests)
 
 torch.set_num_threads(1)  # the runner starts one process a core
 
@@ -56,6 +57,20 @@ def real_gguf(real_checkpoint: Path) -> Path:
     found = [file.name for file in files]
     assert len(files) == 1, f"{real_checkpoint}: found {found}, expected one .gguf file"
     return files[0]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Path:
+    """What `make site` builds; it fails on any warning, outside request or heavy page."""
+    out = tmp_path_factory.mktemp("site")
+    site_builder.build(out)
+    return out / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def home(site):
+    with served(site) as address:
+        yield address
 
 
 def pytest_terminal_summary(terminalreporter, exitstatus, config):

@@ -4,31 +4,15 @@ import re
 from pathlib import Path
 
 import pytest
-import site_builder
 from axe_playwright_python.sync_playwright import Axe
-from browser import served, watched
+from browser import LARGE, SMALL, says, set_slider, watched
 
-from qwen2_book.widgets import RopeClocks
+from qwen2_book.widgets import HeadWindow, RingBuffer, RopeClocks, WindowExplorer
 
 pytestmark = pytest.mark.xdist_group("site")
-SMALL, LARGE = {"width": 375, "height": 800}, {"width": 1280, "height": 900}
 CHINESE = ["滑动窗口", "注意力", "旋转位置编码", "词元", "基数", "交互图"]
 # Faults of the theme (sphinx-book-theme 1.3) that no style sheet of ours can mend.
 THEME_FAULTS: set[str] = set()
-
-
-@pytest.fixture(scope="session")
-def site(tmp_path_factory) -> Path:
-    """What `make site` builds; it fails on any warning, outside request or heavy page."""
-    out = tmp_path_factory.mktemp("site")
-    site_builder.build(out)
-    return out / "_build" / "html"
-
-
-@pytest.fixture(scope="session")
-def home(site):
-    with served(site) as address:
-        yield address
 
 
 ABSURD = """async () => {
@@ -74,6 +58,60 @@ def test_figures_live_without_a_kernel(site, home, browser, way, name):
         assert f"the score is {RopeClocks(distance=11).score():.3f}" in said
         angle = RopeClocks(distance=11).angle()
         assert f"cos({angle:.3f})" in said
+        assert wrong == []
+
+
+@pytest.mark.parametrize("way", ["http", "file"])
+def test_the_windows_figures_agree_with_python(site, home, browser, way):
+    base = home if way == "http" else site.as_uri()
+    with watched(browser, base, viewport=LARGE) as (page, wrong):
+        page.goto(f"{base}/notebooks/07_sliding_window_attention.html")
+        for name in ("window_explorer", "ring_buffer", "head_window"):
+            page.wait_for_selector(f'[data-figure="{name}"][data-live="1"]')
+
+        state = {"log_length": 12, "log_window": 7, "sinks": 2, "layers": 22, "full_layers": 3}
+        for key, value in state.items():
+            set_slider(page, "window_explorer", key, value)
+        python = WindowExplorer(**state)
+        share, cache = f"{100 * python.pair_share():.1f}%", python.cache_bytes() / 2**20
+        says(page, "window_explorer", share, f"Reach: {python.reach():,} tokens back")
+        says(page, "window_explorer", f"Cache: {cache:.1f} MiB", f"{python.flops() / 1e9:.1f} bill")
+        set_slider(page, "window_explorer", "full_layers", 0)
+        says(page, "window_explorer", f"Reach: {22 * 127:,} tokens back")
+
+        set_slider(page, "ring_buffer", "token", 14)
+        set_slider(page, "ring_buffer", "window", 5)
+        held = ", ".join(map(str, RingBuffer(token=14, window=5).slots()))
+        says(page, "ring_buffer", "Token 14 goes into slot 4", f"Slots hold {held}.")
+
+        set_slider(page, "head_window", "window", 9)
+        heads = HeadWindow(window=9)
+        says(page, "head_window", f"keeps {100 * heads.kept():.1f}%")
+        says(page, "head_window", f"{heads.fitting()} of 336 keep more than 90%")
+        page.locator('[data-figure="head_window"] rect[data-cell="16 2"]').click()
+        for key, value in {"sinks": 1, "prompt": 1}.items():
+            choice = f'[data-figure="head_window"] input[data-key="{key}"][value="{value}"]'
+            page.locator(choice).check()
+        heads = HeadWindow(window=9, layer=16, head=2, sinks=1, prompt=1)
+        mean = f"Over all heads {100 * heads.all_kept().mean():.1f}%"
+        says(page, "head_window", f"keeps {100 * heads.kept():.1f}%", mean)
+        assert wrong == []
+
+
+def test_the_window_is_dragged_on_the_map(home, browser):
+    with watched(browser, home, viewport=SMALL, has_touch=True) as (page, wrong):
+        page.goto(f"{home}/notebooks/07_sliding_window_attention.html")
+        page.wait_for_selector('[data-figure="head_window"][data-live="1"]')
+        page.locator('[data-figure="head_window"] svg').first.scroll_into_view_if_needed()
+        box = page.locator('[data-figure="head_window"] svg').first.bounding_box()
+        scale, cell = box["width"] / 330, 282 / 128
+        x, y = (box["x"] + scale * (44 + 20.5 * cell), box["y"] + scale * (16 + 60.5 * cell))
+        page.mouse.move(x, y - 9)
+        page.mouse.down()
+        page.mouse.move(x, y)
+        page.mouse.up()
+        says(page, "head_window", "a window of 41 keeps")
+        says(page, "head_window", f"{100 * HeadWindow(window=41).kept():.1f}%")
         assert wrong == []
 
 

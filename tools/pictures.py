@@ -29,7 +29,7 @@ MOUNT = """async ([source, state]) => {
   const { default: figure } = await import(url);
   const el = document.createElement("div");
   document.body.replaceChildren(el);
-  figure.render({ model, el });
+  await figure.render({ model, el });
   return [...el.querySelectorAll("svg.q2b-picture")].map((svg) => ({
     box: svg.getAttribute("viewBox"), inner: svg.innerHTML,
   }));

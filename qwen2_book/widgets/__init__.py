@@ -6,6 +6,18 @@ there; GitHub, print and notebooks that were not run show the picture.
 """
 
 from qwen2_book.widgets.base import STYLE, Figure, names, source
+from qwen2_book.widgets.head_window import HeadWindow
+from qwen2_book.widgets.ring_buffer import RingBuffer
 from qwen2_book.widgets.rope_clocks import RopeClocks
+from qwen2_book.widgets.window_explorer import WindowExplorer
 
-__all__ = ["STYLE", "Figure", "RopeClocks", "names", "source"]
+__all__ = [
+    "STYLE",
+    "Figure",
+    "HeadWindow",
+    "RingBuffer",
+    "RopeClocks",
+    "WindowExplorer",
+    "names",
+    "source",
+]

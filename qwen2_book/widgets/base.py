@@ -42,9 +42,11 @@ class Figure(anywidget.AnyWidget):
     limits = traitlets.Dict().tag(sync=True)
     note = traitlets.Unicode("").tag(sync=True)
 
-    def __init__(self, **state: Any) -> None:
+    def __init__(self, own_limits: dict[str, tuple[int, int]] | None = None, **state: Any) -> None:
+        """own_limits: those that depend on this figure's data, beside or instead of `LIMITS`."""
+        bounds = self.LIMITS | (own_limits or {})
         notes = []
-        for key, (low, high) in self.LIMITS.items():
+        for key, (low, high) in bounds.items():
             value = state.get(key, self.traits()[key].default_value)
             try:
                 kept = min(max(round(float(value)), low), high)
@@ -53,7 +55,7 @@ class Figure(anywidget.AnyWidget):
             if kept != value:
                 notes.append(f"{key} {str(value)[:20]} is outside {low} to {high}: showing {kept}")
             state[key] = kept
-        limits = {key: list(pair) for key, pair in self.LIMITS.items()}
+        limits = {key: list(pair) for key, pair in bounds.items()}
         super().__init__(**state, limits=limits, note="; ".join(notes))
 
     def description(self) -> str:
