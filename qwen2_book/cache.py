@@ -13,8 +13,9 @@ class KVCache:
     """Room for `capacity` tokens a row. Full layers keep every token; sliding layers keep a ring.
 
     Column c of a ring of R slots stands in slot c mod R, so the newest token takes the place of
-    one that no later query can see. `ring=False` keeps every token in sliding layers too, and so
-    does a configuration with sink tokens. Positions count real tokens, and are -1 for padding.
+    one that no later query can see. In front of the ring stand slots for the sink tokens, which
+    stay. `ring=False` keeps every token in sliding layers too. Positions count real tokens, and are
+    -1 for padding.
 
     A forward pass calls `append` once, then `update` once a layer; `length` is the number of
     columns filled, padding included. Bytes in all: `nbytes`.
@@ -31,14 +32,14 @@ class KVCache:
     ) -> None:
         if batch < 1 or capacity < 1:
             raise ValueError(f"found batch {batch} and capacity {capacity}, expected 1 or more.")
-        self.batch, self.capacity = batch, capacity
+        self.batch, self.capacity, self.sinks = batch, capacity, config.sink_tokens
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
         self.slots: list[int] = []
-        ring = ring and config.sink_tokens == 0
         for window in config.layer_windows:
             slots = min(capacity, window + ROLLBACK) if window and ring else capacity
-            shape = (batch, config.num_key_value_heads, slots, config.head_dim)
+            room = slots + (self.sinks if slots < capacity else 0)
+            shape = (batch, config.num_key_value_heads, room, config.head_dim)
             self.keys.append(torch.zeros(shape, device=device, dtype=dtype))
             self.values.append(torch.zeros(shape, device=device, dtype=dtype))
             self.slots.append(slots)
@@ -61,9 +62,9 @@ class KVCache:
         """Whether a model of this configuration finds here all keys that it may see."""
         if len(config.layer_windows) != len(self.slots):
             return False
-        return all(
-            slots == self.capacity
-            or (window is not None and window + ROLLBACK <= slots and not config.sink_tokens)
+        rings = any(slots < self.capacity for slots in self.slots)
+        return not (rings and config.sink_tokens > self.sinks) and all(
+            slots == self.capacity or (window is not None and window + ROLLBACK <= slots)
             for slots, window in zip(self.slots, config.layer_windows, strict=True)
         )
 
@@ -104,37 +105,60 @@ class KVCache:
     ) -> tuple[Float[Tensor, "batch kv_heads all _"], Float[Tensor, "batch kv_heads all _"]]:
         """Store the appended columns' keys and values; return all that their queries may need."""
         slots, new, end = self.slots[layer], key.shape[2], self.length
-        return (
-            _store(self.keys[layer], key, slots, new, end, slots == self.capacity),
-            _store(self.values[layer], value, slots, new, end, slots == self.capacity),
-        )
+        found = []
+        for kept, fresh in ((self.keys[layer], key), (self.values[layer], value)):
+            if slots == self.capacity:
+                kept[:, :, end - new : end] = fresh
+                found.append(kept[:, :, :end])
+            else:
+                found.append(self._store(kept, fresh, end - new))
+        return found[0], found[1]
+
+    def _store(self, kept: Tensor, fresh: Tensor, start: int) -> Tensor:
+        """Write new columns into a ring, and the sinks among them into their own slots."""
+        slots, new, end = kept.shape[2] - self.sinks, fresh.shape[2], start + fresh.shape[2]
+        whole = kept[:, :, self._lead(slots, start) : self.sinks + min(slots, start)]
+        if new > ROLLBACK + 1:  # writing first would overwrite keys that the first queries see
+            whole = torch.cat((whole, fresh), dim=2)
+        columns = torch.arange(max(start, end - slots), end, device=kept.device)
+        kept.index_copy_(2, self.sinks + columns % slots, fresh[:, :, -slots:])
+        positions = self.positions[:, start:end]
+        for sink in range(self.sinks if self.padded or start < self.sinks else 0):
+            rows, at = (positions == sink).nonzero(as_tuple=True)
+            kept[rows, :, sink] = fresh[rows, :, at]
+        if new > ROLLBACK + 1:
+            return whole
+        return kept[:, :, self._lead(slots, end) : self.sinks + min(slots, end)]
+
+    def _lead(self, slots: int, held: int) -> int:
+        """Where a layer's keys begin: at the sinks once the ring has dropped columns."""
+        return 0 if held > slots else self.sinks
 
     def key_positions(self, layer: int, new: int) -> Int[Tensor, "#batch all"]:
         """Positions of the keys that `update` returns in this layer, in their order."""
         slots, end, device = self.slots[layer], self.length, self.positions.device
         if slots == self.capacity:
             columns = torch.arange(end, device=device)
-        elif new <= ROLLBACK + 1:
-            columns = _ring_columns(slots, end, device)
         else:
-            old = _ring_columns(slots, end - new, device)
-            columns = torch.cat((old, torch.arange(end - new, end, device=device)))
+            held = end if new <= ROLLBACK + 1 else end - new
+            columns = _ring_columns(slots, held, device)
+            dropped = held - slots  # columns below are in the ring no more
+            columns = torch.cat((columns, torch.arange(held, end, device=device)))
+            if self.sinks and dropped > 0:
+                found = self.positions[:, columns] if self.padded else columns[None]
+                return torch.cat((self._sinks(dropped), found), 1)
         return self.positions[:, columns] if self.padded else columns[None]
+
+    def _sinks(self, dropped: int) -> Tensor:
+        """Positions of the sink slots; -1 for a sink that still stands in the ring."""
+        sinks = torch.arange(self.sinks, device=self.positions.device)[None]
+        if not self.padded:
+            return torch.where(sinks < dropped, sinks, -1)
+        first = (self.positions[:, : self.length] < 0).sum(1, keepdim=True)  # padding of each row
+        return torch.where(first + sinks < dropped, sinks, -1)
 
 
 def _ring_columns(slots: int, end: int, device: torch.device) -> Tensor:
     """Which column stands in each filled slot: the last one below `end` that falls there."""
     slot = torch.arange(min(slots, end), device=device)
     return end - 1 - (end - 1 - slot) % slots
-
-
-def _store(kept: Tensor, fresh: Tensor, slots: int, new: int, end: int, full: bool) -> Tensor:
-    if full:
-        kept[:, :, end - new : end] = fresh
-        return kept[:, :, :end]
-    columns = torch.arange(max(end - new, end - slots), end, device=kept.device)
-    before = kept[:, :, : min(slots, end - new)]
-    if new > ROLLBACK + 1:  # writing first would overwrite keys that the first queries see
-        before = torch.cat((before, fresh), dim=2)
-    kept.index_copy_(2, columns % slots, fresh[:, :, -slots:])
-    return before if new > ROLLBACK + 1 else kept[:, :, : min(slots, end)]

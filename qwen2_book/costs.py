@@ -48,9 +48,10 @@ def cache_bytes(
 ) -> int:
     """Bytes of keys and values for `length` tokens; equal to `KVCache(...).nbytes`."""
     per_token = 2 * config.num_key_value_heads * config.head_dim * BYTES[dtype]
-    ring = ring and config.sink_tokens == 0
     kept = [
-        min(length, window + ROLLBACK) if window and ring else length
+        window + ROLLBACK + config.sink_tokens
+        if window and ring and window + ROLLBACK < length
+        else length
         for window in config.layer_windows
     ]
     return batch * per_token * sum(kept)

@@ -51,7 +51,7 @@ class RotaryEmbedding(nn.Module):
         self, positions: Int[Tensor, "batch seq"]
     ) -> tuple[Float[Tensor, "batch seq pairs"], Float[Tensor, "batch seq pairs"]]:
         frequencies = self.frequencies.to(positions.device)
-        if not frequencies.is_meta:  # a rehearsal on meta must not lose them
+        if not frequencies.is_meta:  # on meta there are no numbers to keep
             self.frequencies = frequencies
         angles = positions[..., None].float() * frequencies
         return angles.cos() * self.factor, angles.sin() * self.factor

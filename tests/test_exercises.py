@@ -11,7 +11,7 @@ from chapter import NOTEBOOKS
 from qwen2_book.exercises import EXERCISES, check
 from qwen2_book.exercises.base import Code, Value
 from qwen2_book.exercises.rope_checks import _score, turn
-from qwen2_book.exercises.window_checks import _dilated, _seen
+from qwen2_book.exercises.window_checks import _dilated, _seen, _with_globals
 from qwen2_book.rope import rotate
 
 SOLUTION = re.compile(
@@ -115,6 +115,11 @@ def neighbours(query, key, m, n, base):
     return float((q * k.conj()).real.sum())
 
 
+def columns_only(length, window, is_global):
+    distance = torch.arange(length)[:, None] - torch.arange(length)
+    return (distance >= 0) & ((distance < window) | is_global)
+
+
 class Fixed:
     """A table that can't grow."""
 
@@ -201,10 +206,15 @@ WRONG = [
     ("04-5", other_way, "the same scores"),
     ("04-5", lambda weight, heads: weight, "the same scores"),
     ("04-5", lambda weight, heads: weight[: len(weight) // 2], "a permutation of rows"),
+    ("07-2", lambda n, w, d: _dilated(n, w, d) | _dilated(n, w, d).T, "nobody looks ahead"),
+    ("07-2", lambda n, w, d: _dilated(n, -(-w // d), d), "W keys in all"),
     ("07-2", lambda n, w, d: _dilated(n, w + 1, d), "dilation 1 is the window"),
-    ("07-2", lambda n, w, d: _dilated(n, w, 1), "every second key"),
+    ("07-2", lambda n, w, d: _dilated(n, w, 1), "W keys in all"),
     ("07-2", lambda n, w, d: _dilated(n, w, min(d, 2)), "W keys in all"),
     ("07-3", lambda q, k, w: _seen(q, k, w + 1), "W keys, not one more"),
+    ("07-6", lambda n, w, g: _with_globals(n, w + 1, []), "no global token: the window"),
+    ("07-6", lambda n, w, g: _with_globals(n, w, []), "seen by all later queries"),
+    ("07-6", columns_only, "sees all earlier keys"),
     ("07-3", decode_forgets, "one query has a window too"),
     ("07-3", looks_ahead, "nobody looks ahead"),
     (
@@ -320,8 +330,11 @@ def test_the_hints_of_chapter_07_are_for_answers_people_reach():
     reached = {layers * window, layers * (window - 1), window, layers * window + 1}
     assert reached == set(EXERCISES["07-1"].hints)
     all_slide = 100 * window / length
-    shares = {round(all_slide), 50, round(100 - EXERCISES["07-4"].expected())}
+    left = EXERCISES["07-4"].expected()
+    shares = {round(all_slide), 50, round(100 - left), round(left / 100, 4)}
     assert shares == set(EXERCISES["07-4"].hints)
+    piece = 512
+    assert {window, window + piece, piece, 2 * window} == set(EXERCISES["07-5"].hints)
 
 
 def test_every_kind_of_exercise_is_known():

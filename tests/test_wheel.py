@@ -40,7 +40,9 @@ def test_what_is_in_it(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     package = ROOT / "qwen2_book"
     wanted = [*package.rglob("*.py"), package / "py.typed", *package.glob("assets/*/*")]
-    wanted += [file for kind in ("js", "css", "svg") for file in package.glob(f"widgets/*.{kind}")]
+    wanted += [
+        file for kind in ("js", "css", "json", "svg") for file in package.glob(f"widgets/*.{kind}")
+    ]
     assert {file.relative_to(ROOT).as_posix() for file in wanted} == {
         name for name in names if name.startswith("qwen2_book/")
     }

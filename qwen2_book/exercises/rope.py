@@ -7,6 +7,7 @@ from qwen2_book.exercises.rope_checks import (
     bug_start,
     heads_stay,
     keeps_dtype,
+    part_keeps_input,
     part_rest,
     part_turns,
     part_whole,
@@ -92,6 +93,11 @@ EXERCISES: dict[str, Exercise] = {
     ),
     "04-4": Code(
         (
+            Property(
+                "the input stays as it was",
+                part_keeps_input,
+                "Your function changed `x` itself: write into a copy, or join new parts.",
+            ),
             Property(
                 "the rest is untouched",
                 part_rest,

@@ -121,6 +121,14 @@ def _tables(dim: int, start: int = 0) -> tuple[Tensor, Tensor]:
     return angles.cos(), angles.sin()
 
 
+def part_keeps_input(rotate_part: Callable) -> None:
+    """The tensor that goes in is not written to."""
+    x = _heads(32)
+    before = x.clone()
+    rotate_part(x, *_tables(8, start=3))
+    assert torch.equal(x, before)
+
+
 def part_rest(rotate_part: Callable) -> None:
     """Dimensions beyond the part come back as they were."""
     x = _heads(32)
