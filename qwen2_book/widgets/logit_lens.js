@@ -8,7 +8,7 @@ function render({ model, el }) {
     if (kept !== model.get(key)) model.set(key, kept);
   }
   const blocks = prompts[0].top.length, controls = make("div", { class: "q2b-controls" },
-    slider(model, "block", "stop after block", (b) => (b ? String(b) : "none")),
+    slider(model, "block", "blocks done"),
     slider(model, "position", "position"));
   if (prompts.length > 1) controls.append(choice(model, "prompt", "prompt", prompts.map((p, i) => [i, p.name])));
   const grid = picture(330, TOP + blocks * HIGH + 4), five = picture(330, TOP + blocks * HIGH + 4);
@@ -51,7 +51,7 @@ function render({ model, el }) {
       { "text-anchor": "middle", "font-size": 9, "font-weight": p === at ? 700 : 400 })));
     for (let b = 0; b < blocks; b++) {
       const y = TOP + b * HIGH;
-      nodes.push(text(LEFT - 4, y + 9.5, b || "in", { "text-anchor": "end", "font-size": 9, "font-weight": b === block ? 700 : 400 }));
+      nodes.push(text(LEFT - 4, y + 9.5, b, { "text-anchor": "end", "font-size": 9, "font-weight": b === block ? 700 : 400 }));
       for (let p = 0; p <= last; p++) {
         const [token, share] = prompt.top[b][p][0], final = token === prompt.top[blocks - 1][p][0];
         const x = LEFT + p * step, dark = share > 550;
@@ -69,7 +69,7 @@ function render({ model, el }) {
     grid.setAttribute("aria-label", `Grid of ${blocks} states by ${last + 1} positions; orange: the final answer stands first`);
 
     const cell = prompt.top[block][at], bars = [
-      text(10, 11, block ? `after block ${block} of ${blocks - 1}` : "before the first block", { "font-weight": 600 }),
+      text(10, 11, `${block} of ${blocks - 1} blocks done`, { "font-weight": 600 }),
       text(10, 29, `after “…${short(prompt.tokens[at], 20)}”, the five likeliest:`)];
     cell.forEach(([token, share], i) => {
       const y = 46 + i * 44;
@@ -82,14 +82,14 @@ function render({ model, el }) {
     let settled = blocks - 1;
     while (settled && firsts[settled - 1] === answer) settled--;
     bars.push(text(10, 286, `final answer here: ${short(answer, 22)}`, { fill: "var(--q2b-orange)", "font-weight": 600 }),
-      text(10, 304, settled ? `it stands first from block ${settled} on` : "it stands first from the embedding on"),
+      text(10, 304, `it stands first from ${settled} blocks on`),
       text(10, 330, "Orange cells: the final answer stands first.", { "font-size": 11, fill: "var(--q2b-grey)" }),
       text(10, 346, "␣ is a space, ⏎ a line break, … cut short.", { "font-size": 11, fill: "var(--q2b-grey)" }));
     five.replaceChildren(...bars);
     five.setAttribute("aria-label", `The five likeliest tokens: ${cell.map(([t, s]) => `${visible(t)} ${percent(s)}`).join(", ")}`);
-    result.textContent = `${block ? `Stopped after block ${block}` : "Stopped before the first block"}, the model would say ` +
+    result.textContent = `With ${block} of ${blocks - 1} blocks done, the model would say ` +
       `“${visible(cell[0][0])}” after “${visible(prompt.tokens[at])}” (${percent(cell[0][1])}). ` +
-      `The final answer “${visible(answer)}” stands first from ${settled ? `block ${settled}` : "the embedding"} on. (${data.source})`;
+      `The final answer “${visible(answer)}” stands first from ${settled} blocks on. (${data.source})`;
   });
 }
 export default { render };

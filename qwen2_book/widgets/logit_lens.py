@@ -48,7 +48,7 @@ def stored() -> dict[str, Any]:
 class LogitLens(Figure):
     """Block by position: the token that a model would say if it stopped there.
 
-    block: 0 is the embedding, then one row for each decoder block. position: the token after which
+    block: how many blocks are done; 0 is the embedding itself. position: the token after which
     the next one is guessed. prompt: which of the prompts.
     """
 
@@ -89,7 +89,7 @@ class LogitLens(Figure):
         return min(self.position, len(self.data["prompts"][self.prompt]["tokens"]) - 1)
 
     def settled(self) -> int:
-        """The first block from which on the final answer of this position stays the likeliest."""
+        """How many blocks are done when the final answer stands first to stay."""
         firsts = [row[self.column()][0][0] for row in self.data["prompts"][self.prompt]["top"]]
         other = [block for block, text in enumerate(firsts) if text != firsts[-1]]
         return other[-1] + 1 if other else 0
@@ -99,7 +99,7 @@ class LogitLens(Figure):
         text, share = self.five()[0]
         return (
             f"A grid of {len(prompt['top'])} states by {len(prompt['tokens'])} positions, each cell "
-            f"with the token that the model would say if it stopped there; chosen is block "
-            f"{self.block} after “{prompt['tokens'][self.column()]}”, where the likeliest is "
+            f"with the token that the model would say if it stopped there; chosen are {self.block} "
+            f"blocks after “{prompt['tokens'][self.column()]}”, where the likeliest is "
             f"“{text}” with {share / 10}%."
         )
