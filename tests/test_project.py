@@ -24,7 +24,8 @@ ORDER = """
     world.words world.sentences world.story world.facts world.talk world.documents world.score
     widgets.base widgets.head_data widgets.head_window widgets.logit_lens widgets.model_map
     widgets.ring_buffer widgets.rope_clocks
-    widgets.window_explorer exercises.base exercises.meet_checks exercises.meet exercises.rope_checks
+    widgets.window_explorer exercises.base exercises.meet_checks exercises.meet
+    exercises.rope_checks
     exercises.rope exercises.window_checks exercises.window cli
 """.split()
 

@@ -54,7 +54,7 @@ EXERCISES: dict[str, Exercise] = {
             Property(
                 "equal scores share a place",
                 rank_cases([([2.0, 2.0, 1.0], 0, 1), ([2.0, 2.0, 1.0], 1, 1)]),
-                "Two tokens with the same score are equally likely: neither stands before the other.",
+                "Two tokens with the same score are equally likely: neither comes first.",
             ),
         ),
         praise="Now hunt: a prompt whose right answer has rank 2.",
@@ -94,7 +94,7 @@ EXERCISES: dict[str, Exercise] = {
             Property(
                 "a longer stream reads the same",
                 length_does_not_matter,
-                "RMSNorm divides by the vector's own length, so a factor on a state changes nothing.",
+                "RMSNorm divides by the vector's own length: a factor changes nothing.",
             ),
         ),
         praise="Each state wears the norm by itself; now early blocks look as decided as they are.",

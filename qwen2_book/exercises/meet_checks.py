@@ -72,7 +72,9 @@ def settled_cases(cases: list[tuple[list, int]]) -> Callable:
 
 def _parts() -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    states = torch.randn(4, 3, 8, generator=generator) * torch.tensor([0.1, 1, 4, 20])[:, None, None]
+    states = (
+        torch.randn(4, 3, 8, generator=generator) * torch.tensor([0.1, 1, 4, 20])[:, None, None]
+    )
     weight = torch.rand(8, generator=generator) + 0.5
     return states, weight, torch.randn(11, 8, generator=generator)
 

@@ -98,8 +98,8 @@ class LogitLens(Figure):
         prompt = self.data["prompts"][self.prompt]
         text, share = self.five()[0]
         return (
-            f"A grid of {len(prompt['top'])} states by {len(prompt['tokens'])} positions, each cell "
-            f"with the token that the model would say if it stopped there; chosen are {self.block} "
+            f"A grid of {len(prompt['top'])} states by {len(prompt['tokens'])} positions, each "
+            f"cell with the token that the model would say if it stopped there; chosen are {self.block} "
             f"blocks after “{prompt['tokens'][self.column()]}”, where the likeliest is "
             f"“{text}” with {share / 10}%."
         )

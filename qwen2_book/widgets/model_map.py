@@ -104,6 +104,7 @@ class ModelMap(Figure):
         return (
             f"The way of a prompt through Qwen2-{c['name']}: text, tokenizer, embedding, "
             f"{c['layers']} decoder blocks, final norm, head ({head}), sampler, next token. Each "
-            "block adds causal attention and a feed-forward part to the residual stream, each behind "
-            f"a norm; queries, keys and values have a bias. Door {self.door}, {DOORS[self.door]}: {what}."
+            "block adds causal attention and a feed-forward part to the residual stream, each "
+            "behind a norm; queries, keys and values have a bias. "
+            f"Door {self.door}, {DOORS[self.door]}: {what}."
         )
