@@ -1,4 +1,4 @@
-"""The figures of chapter 01 in Python: the map's shapes are the model's, the lens is the trace's."""
+"""The figures of chapter 01: the map shows the model's shapes, the lens what trace saw."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Chapter 01 on the website: the map's doors and links, and the lens, as a reader's keys move them."""
+"""Chapter 01 on the website: the map and the lens, as a reader's keys move them."""
 
 import pytest
 from browser import LARGE, SMALL, says, set_slider, watched

@@ -97,9 +97,9 @@ class LogitLens(Figure):
     def description(self) -> str:
         prompt = self.data["prompts"][self.prompt]
         text, share = self.five()[0]
+        size = f"{len(prompt['top'])} states by {len(prompt['tokens'])} positions"
         return (
-            f"A grid of {len(prompt['top'])} states by {len(prompt['tokens'])} positions, each "
-            f"cell with the token that the model would say if it stopped there; chosen are {self.block} "
-            f"blocks after “{prompt['tokens'][self.column()]}”, where the likeliest is "
-            f"“{text}” with {share / 10}%."
+            f"A grid of {size}, each cell with the token that the model would say if it stopped "
+            f"there; chosen are {self.block} blocks after “{prompt['tokens'][self.column()]}”, "
+            f"where the likeliest is “{text}” with {share / 10}%."
         )
