@@ -20,7 +20,7 @@ function render({ model, el }) {
   const text = (x, y, words, more = {}) =>
     shape("text", { x, y, "font-size": 12, fill: "var(--q2b-ink)", ...more }, words);
   const visible = (token) => token.replace(/ /g, "␣").replace(/\n/g, "⏎").replace(/\t/g, "⇥") || "∅";
-  const wide = (c) => (c.codePointAt(0) > 0x2e7f ? 2 : 1);
+  const wide = (c) => (c.codePointAt(0) > 0x2e7f || c === "⏎" ? 2 : 1);
   const short = (token, room) => {  // what fits into a cell: a Chinese character counts twice
     let out = "", used = 0;
     for (const c of visible(token)) {
@@ -53,7 +53,7 @@ function render({ model, el }) {
       const y = TOP + b * HIGH;
       nodes.push(text(LEFT - 4, y + 9.5, b, { "text-anchor": "end", "font-size": 9, "font-weight": b === block ? 700 : 400 }));
       for (let p = 0; p <= last; p++) {
-        const [token, share] = prompt.top[b][p][0], final = token === prompt.top[blocks - 1][p][0];
+        const [token, share] = prompt.top[b][p][0], final = token === prompt.top[blocks - 1][p][0][0];
         const x = LEFT + p * step, dark = share > 550;
         nodes.push(
           shape("rect", { x: x.toFixed(1), y, width: (step - 1).toFixed(1), height: HIGH - 1, "data-cell": `${b} ${p}`,

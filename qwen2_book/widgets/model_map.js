@@ -35,9 +35,11 @@ function render({ model, el }) {
     if (kept !== model.get(key)) model.set(key, kept);
   }
   const controls = make("div", { class: "q2b-controls" },
-    slider(model, "door", "door"), slider(model, "tokens", "prompt", (n) => `${n} token${n > 1 ? "s" : ""}`),
-    choice(model, "size", "size", data.map((c, i) => [i, c.name])));
-  const house = picture(330, 420), inside = picture(330, 420);
+    slider(model, "door", "door"), slider(model, "tokens", "prompt", (n) => `${n} token${n > 1 ? "s" : ""}`));
+  const chosen = choice(model, "size", "size", data.map((c, i) => [i, c.name]));
+  chosen.style.gridColumn = "1 / -1";
+  controls.append(chosen);
+  const house = picture(330, 432), inside = picture(330, 432);
   for (const svg of [house, inside]) svg.setAttribute("role", "group");  // its boxes may be links
   const result = make("p", { class: "q2b-result", "aria-live": "polite" });
   el.append(make("div", { class: "q2b" }, controls,
@@ -75,42 +77,46 @@ function render({ model, el }) {
 
   redraw(model, ["door", "tokens", "size"], () => {
     const door = inLimits(model, "door"), n = inLimits(model, "tokens"), c = data[inLimits(model, "size")];
-    const at = (...doors) => doors.includes(door), X = 165, sheet = (o) => shape("rect", { x: 75 + o, y: 176 - o, width: 180,
-      height: 72, rx: 5, fill: "var(--q2b-paper)", stroke: door > 2 && door < 8 ? "var(--q2b-orange)" : "var(--q2b-blue)", "stroke-width": 1.3 });
+    const at = (...doors) => doors.includes(door), X = 165, sheet = (o) => shape("rect", { x: 75 + o, y: 172 - o, width: 180,
+      height: 54, rx: 5, fill: "var(--q2b-paper)", stroke: door > 2 && door < 8 ? "var(--q2b-orange)" : "var(--q2b-blue)", "stroke-width": 1.3 });
     house.replaceChildren(
-      line("M165 20V404"),
+      line("M165 20V400"),
       text(X, 14, "“The capital of France is”", { "font-style": "italic", "font-size": 11 }),
       box(75, 44, 180, "tokenizer", "", "02", at(0, 1)),
-      box(75, 100, 180, "embedding", `${c.rows.toLocaleString("en")} rows of ${c.hidden.toLocaleString("en")}`, "03", at(2)),
+      box(75, 96, 180, "embedding", `${c.rows.toLocaleString("en")} rows of ${c.hidden.toLocaleString("en")}`, "03", at(2)),
       sheet(8), sheet(4), sheet(0),
-      text(X, 206, `decoder block × ${c.layers}`, { "font-weight": 600 }),
-      text(X, 224, "drawn on the right", { "font-size": 9.5 }),
-      box(75, 278, 180, "final norm", "", "03", at(9)),
-      box(75, 326, 180, "head", c.tied ? "the embedding matrix again" : "a matrix of its own", "09", at(10)),
-      box(75, 384, 180, "softmax, sampler", "", "11", at(11, 12)),
-      line("M255 396H306V8H236", { "stroke-dasharray": "4 3", stroke: "var(--q2b-grey)" }),
-      text(316, 210, "the new token joins the prompt", { transform: "rotate(-90 316 210)", "font-size": 9.5, fill: "var(--q2b-grey)" }),
-      dot(X, 32, 0, door), dot(X, 84, 1, door), dot(X, 150, 2, door), dot(X, 263, 8, door), dot(X, 314, 9, door),
-      dot(X, 373, 10, door), dot(55, 396, 11, door), dot(X, 412, 12, door), line("M64 396H75"));
+      text(X, 196, `decoder block × ${c.layers}`, { "font-weight": 600 }),
+      text(X, 213, "one of them, opened: the other drawing", { "font-size": 9 }),
+      box(75, 252, 180, "final norm", "", "03", at(9)),
+      box(75, 302, 180, "head", c.tied ? "the embedding matrix again" : "a matrix of its own", "09", at(10)),
+      box(75, 362, 180, "softmax", "", "05", at(11)),
+      box(75, 406, 180, "sampler", "", "11", at(12)),
+      line("M255 418H306V10H246", { "stroke-dasharray": "4 3", stroke: "var(--q2b-grey)" }),
+      text(318, 214, "the new token joins the prompt", { transform: "rotate(-90 318 214)", "font-size": 9.5, fill: "var(--q2b-grey)" }),
+      dot(X, 32, 0, door), dot(X, 82, 1, door), dot(X, 147, 2, door), dot(X, 239, 8, door), dot(X, 289, 9, door),
+      dot(X, 350, 10, door), dot(X, 396, 11, door), dot(282, 418, 12, door));
     const moe = c.experts > 0;
     inside.replaceChildren(
       text(165, 12, "inside one block", { "font-weight": 600 }),
       line("M30 22V412", { "stroke-width": 3 }),
       text(16, 220, "main road: the residual stream", { transform: "rotate(-90 16 220)", "font-size": 10 }),
-      line("M30 36H195V44M195 68V84M195 84H95V98M195 84V98M195 84H295V98M95 134V150M195 134V150M95 174V196M195 174V196M295 134V196M195 232V252H44"),
+      line("M30 36H195V44M195 68V84M195 84H95V98M195 84V98M195 84H295V98M95 134V150M195 134V150M95 174V196M155 174V196M295 134V184H205V196M140 232V252H44"),
+      line("M230 214H244", { "stroke-dasharray": "3 2" }),
       box(130, 44, 130, "RMSNorm", "", "03", at(3)),
       box(50, 98, 90, "query", `${c.heads} heads + bias`, "05", at(4)),
       box(150, 98, 90, "key", `${c.kv_heads} heads + bias`, "05", at(4)),
       box(250, 98, 78, "value", `${c.kv_heads} heads + bias`, "05", at(4)),
       box(50, 150, 190, "turn by position", "", "04", at(4)),
-      box(50, 196, 278, "causal attention, output without bias", "itself and all before it: no window in any release", "07", at(5)),
+      box(50, 196, 180, "causal attention", "itself and all before it", "05", at(5)),
+      box(244, 196, 84, "window", "off in all releases", "07", false),
+      text(200, 248, "output matrix without bias", { "font-size": 9.5 }),
       line("M30 296H195V304M195 328V340M195 376V396H44"),
       box(130, 304, 130, "RMSNorm", "", "03", false),
       box(70, 340, 250, moe ? "router and experts" : "SwiGLU",
         moe ? `${c.chosen} of ${c.experts} for each token, and a shared one` : `hidden → ${c.inner.toLocaleString("en")} → hidden`, moe ? "08" : "06", at(7)),
       ...[252, 396].flatMap((y) => [shape("circle", { cx: 30, cy: y, r: 12, fill: "var(--q2b-paper)", stroke: "var(--q2b-ink)", "stroke-width": 1.5 }),
         text(30, y + 5, "+", { "font-size": 16 })]),
-      dot(195, 84, 3, door), dot(145, 142, 4, door), dot(280, 242, 5, door), dot(30, 278, 6, door), dot(195, 386, 7, door));
+      dot(195, 84, 3, door), dot(145, 142, 4, door), dot(64, 214, 5, door), dot(30, 278, 6, door), dot(195, 386, 7, door));
     house.setAttribute("aria-label", `The model from the prompt to the next token; the prompt is at door ${door}`);
     inside.setAttribute("aria-label", "One block: norm, queries, keys and values with bias, turning, causal attention, added; norm, " +
       `${moe ? "experts" : "SwiGLU"}, added`);
