@@ -4,7 +4,7 @@ const SAFE = Array.from({ length: 94 }, (_, i) => String.fromCharCode(33 + i)).f
 const WORDS = new RegExp("'(?:[sSſ]|[tTmMdD]|[rR][eE]|[vV][eE]|[lL][lL])|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}" +
   "| ?[^S\\p{L}\\p{N}]+[\\r\\n]*|[S]*[\\r\\n]+|[S]+(?![^S])|[S]+".replaceAll("S", "\\p{White_Space}"), "gu");
 const CODE = /[a-z][A-Z]|[A-Z]{3}|[!-/:-@[-`{-~][A-Za-z]|[A-Za-z][!-/:-@[-`{-~]/;  // what the table leaves out
-const KEY = 2 ** 18, WIDE = 330, HIGH = 350;
+const KEY = 2 ** 18, WIDE = 330, HIGH = 280;
 
 async function readTable(text) {
   const at = Object.fromEntries(SAFE.map((c, i) => [c, i])), packed = new DataView(new ArrayBuffer(text.length / 5 * 4));
@@ -156,7 +156,7 @@ async function render({ model, el }) {
     if (piece) {
       rows.push(text(6, 12, `piece ${current + 1}, ${piece.bytes.length} bytes: all its pairs, by rank`, { "font-weight": 600 }));
       let line = 24;
-      for (let k = Math.max(0, left - 6); k <= left && line < HIGH - 30; k++) {
+      for (let k = Math.max(0, left - 4); k <= left && line < HIGH - 30; k++) {
         const { ids, at } = piece.states[k];
         const under = (id, i) => {
           const made = i + 1 < ids.length ? table.merges.get(id * KEY + ids[i + 1]) : undefined;

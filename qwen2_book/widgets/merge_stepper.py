@@ -33,7 +33,7 @@ class MergeStepper(Figure):
     _esm = source("merge_stepper")
     data = traitlets.Dict().tag(sync=True)
     text = traitlets.Unicode("").tag(sync=True)
-    step = traitlets.Int(2).tag(sync=True)
+    step = traitlets.Int(7).tag(sync=True)
 
     def __init__(self, text: str = "Hello 你好, tokenizer", **state: Any) -> None:
         super().__init__(text=text[:LONGEST], data=merge_table.stored(), **state)
