@@ -2,9 +2,9 @@
 
     python -m benchmarks.merging [--rounds 3]
 
-The definition (`merge_slowly`) and the heap (`merge`) on one piece of letters without a space, with the
-ranks of the tiny checkpoint; then training by counting everything again, and with an index. Writes
-benchmarks/merging.json. Needs no other checkpoint.
+The definition (`merge_slowly`) and the heap (`merge`) on one piece of letters without a
+space, with the ranks of the tiny checkpoint; then training by counting everything again, and
+with an index. Writes benchmarks/merging.json. Needs no other checkpoint.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -66,16 +67,17 @@ def main() -> None:
     letters = "".join(c for c in texts[0].lower() if "a" <= c <= "z") * 4
     found: dict[str, dict[int, list[float]]] = {}
 
-    def note(form: str, size: int, call: Callable[[], object]) -> None:
-        found.setdefault(form, {}).setdefault(size, []).append(seconds(call))
+    def note(call: Callable[..., object], size: int, *arguments: object) -> None:
+        runs = found.setdefault(call.__name__, {}).setdefault(size, [])
+        runs.append(seconds(partial(call, *arguments)))
 
     for _ in range(rounds):
         for n in LENGTHS:
-            note("merge_slowly", n, lambda n=n: bpe.merge_slowly(letters[:n], ranks))
-            note("merge", n, lambda n=n: bpe.merge(letters[:n], ranks))
+            note(bpe.merge_slowly, n, letters[:n], ranks)
+            note(bpe.merge, n, letters[:n], ranks)
         for n in MERGES:
-            note("train_slowly", n, lambda n=n: train_slowly(texts, n))
-            note("train", n, lambda n=n: bpe.train(texts, n))
+            note(train_slowly, n, texts, n)
+            note(bpe.train, n, texts, n)
     best = {form: {n: min(runs) for n, runs in each.items()} for form, each in found.items()}
     results = {
         "machine": machine(),

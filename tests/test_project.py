@@ -25,7 +25,8 @@ ORDER = """
     widgets.base widgets.head_data widgets.head_window widgets.merge_table
     widgets.merge_stepper widgets.ring_buffer widgets.rope_clocks
     widgets.window_explorer exercises.base exercises.rope_checks
-    exercises.rope exercises.tokenizer_checks exercises.tokenizer exercises.window_checks exercises.window cli
+    exercises.rope exercises.tokenizer_checks exercises.tokenizer
+    exercises.window_checks exercises.window cli
 """.split()
 
 

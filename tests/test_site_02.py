@@ -1,4 +1,4 @@
-"""Chapter 02 on the website: the merge stepper by keyboard, against Python, on http and from disk."""
+"""Chapter 02 on the website: the merge stepper by keyboard, against Python."""
 
 import pytest
 from browser import LARGE, SMALL, says, watched

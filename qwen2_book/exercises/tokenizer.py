@@ -53,12 +53,14 @@ EXERCISES: dict[str, Exercise] = {
             ),
             Property(
                 "at once, and not later",
-                stream_is_prompt,
+                stream_is_prompt([([b"a", "中".encode(), b"b"], [0, 1, 2])]),
                 "A character that is whole must be handed over before the next chunk is read.",
             ),
             Property(
                 "noise does not block",
-                stream_cases([[b"\xff", b"a"], [b"\xe4a", b"b"], [b"a\xff\xffb", "中".encode()]]),
+                stream_is_prompt(
+                    [([b"\xff", b"abc", b"d"], [0, 0, 4]), ([b"\xe4a", b"b"], [0, 2])]
+                ),
                 "Bytes that can never become a character are U+FFFD at once, as `decode` gives it.",
             ),
             Property(

@@ -34,21 +34,31 @@ def stream_cases(cases: list[list[bytes]]) -> Callable:
     return holds
 
 
-def stream_is_prompt(stream: Callable) -> None:
-    """A whole character is handed over before the next chunk is asked for."""
-    found: list[str] = []
-    late: list[int] = []
+def stream_is_prompt(cases: list[tuple[list[bytes], list[int]]]) -> Callable:
+    """Before chunk i is asked for, so many characters as case[1][i] have been handed over."""
 
-    def chunks() -> Iterable[bytes]:
-        for number, chunk in enumerate((b"a", "中".encode(), b"b")):
-            if len("".join(found)) < number:
-                late.append(number)
-            yield chunk
+    def holds(stream: Callable) -> None:
+        for given, wanted in cases:
+            found: list[str] = []
+            late: list[int] = []
 
-    for text in stream(chunks()):
-        found.append(text)
-    assert "".join(found) == "a中b"
-    assert not late
+            def chunks(
+                given: list[bytes] = given,
+                wanted: list[int] = wanted,
+                found: list[str] = found,
+                late: list[int] = late,
+            ) -> Iterable[bytes]:
+                for chunk, least in zip(given, wanted, strict=True):
+                    if len("".join(found)) < least:
+                        late.append(least)
+                    yield chunk
+
+            for text in stream(chunks()):
+                found.append(text)
+            assert "".join(found) == b"".join(given).decode(errors="replace")
+            assert not late
+
+    return holds
 
 
 # 02-3: longest(tokens), the id of the token that holds most characters

@@ -137,6 +137,7 @@ async function render({ model, el }) {
   redraw(model, ["text", "step"], () => {
     read();
     const step = now();
+    if (step < inLimits(model, "step")) model.set("step", step);
     let left = step, current = 0;
     while (current + 1 < plan.length && left >= plan[current].states.length - 1) left -= plan[current++].states.length - 1;
     const inside = plan.map((piece, i) => piece.states[i < current ? piece.states.length - 1 : i > current ? 0 : left]);

@@ -24,9 +24,10 @@ _CODE = re.compile(
 )
 # Printable, and safe in JSON and in HTML attributes.
 _SAFE = "".join(chr(code) for code in range(33, 127) if chr(code) not in "\"&'<>\\")[:85]
-_B85 = "".join(
-    chr(c) for c in b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-) + "!#$%&()*+-;<=>?@^_`{|}~"
+_B85 = (
+    "".join(chr(c) for c in b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+    + "!#$%&()*+-;<=>?@^_`{|}~"
+)
 
 Pair = tuple[str, str]
 
