@@ -55,9 +55,7 @@ class MergeStepper(Figure):
 
     def ids(self) -> list[int]:
         """The ids of the text once all merges that the page holds are done."""
-        ranks = merge_table.stored_ranks()
-        id_of = {token: i for i, token in enumerate(merge_table.byte_order())}
-        id_of |= {"".join(pair): 256 + rank for pair, rank in ranks.items()}
+        ranks, id_of = merge_table.stored_ranks(), merge_table.stored_ids()
         return [id_of[t] for word in bpe.words(self.text) for t in bpe.merge(word, ranks)]
 
     def unsure(self) -> list[str]:

@@ -117,3 +117,10 @@ def stored() -> dict[str, Any]:
 def stored_ranks() -> dict[Pair, int]:
     """The stored merges with their ranks."""
     return unpack(stored()["table"])
+
+
+@cache
+def stored_ids() -> dict[str, int]:
+    """The ids of the bytes and of what the stored merges make."""
+    ids = {token: i for i, token in enumerate(byte_order())}
+    return ids | {"".join(pair): 256 + rank for pair, rank in stored_ranks().items()}
