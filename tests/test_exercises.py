@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import regex
 import torch
 from chapter import NOTEBOOKS
 
@@ -26,7 +27,7 @@ def solutions() -> dict[str, str]:
 
 
 def answer_of(name: str):
-    space = {"torch": torch, "math": math}
+    space = {"torch": torch, "math": math, "regex": regex}
     exec(solutions()[name], space)
     return space["answer"]
 

@@ -8,6 +8,7 @@ there; GitHub, print and notebooks that were not run show the picture.
 from qwen2_book.widgets.base import STYLE, Figure, names, source
 from qwen2_book.widgets.head_window import HeadWindow
 from qwen2_book.widgets.logit_lens import LogitLens
+from qwen2_book.widgets.merge_stepper import MergeStepper
 from qwen2_book.widgets.model_map import ModelMap
 from qwen2_book.widgets.ring_buffer import RingBuffer
 from qwen2_book.widgets.rope_clocks import RopeClocks
@@ -18,6 +19,7 @@ __all__ = [
     "Figure",
     "HeadWindow",
     "LogitLens",
+    "MergeStepper",
     "ModelMap",
     "RingBuffer",
     "RopeClocks",
