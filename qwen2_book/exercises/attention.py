@@ -35,7 +35,7 @@ EXERCISES: dict[str, Exercise] = {
             6_576_668_672: "A multiplication and an addition count as two operations. Or did you "
             "leave out the weighted sum of the values?",
             469_762_048: "That is one layer.",
-            215_504_279_044_096: "That is a whole prompt, all pairs of it. The question has one "
+            215_510_855_712_768: "That is a whole prompt, all pairs of it. The question has one "
             "new token.",
         },
         otherwise="Not yet. For one head and one key: the score takes head_dim multiply-adds, the "

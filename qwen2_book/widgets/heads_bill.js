@@ -68,7 +68,7 @@ function render({ model, el }) {
     }
     const kind = kv === m.heads ? "multi-head" : kv === 1 ? "multi-query" : "grouped-query";
     nodes.push(text(6, 14, `${kind} attention`, { "font-weight": 600 }), text(6, 42, `${m.heads} query heads`),
-      text(6, 264, `${kv} head${kv > 1 ? "s" : ""} of keys and values: what is cached`), text(6, 282, `each is read by ${groups} quer${groups > 1 ? "ies" : "y"}`, { fill: "var(--q2b-grey)" }));
+      text(6, 264, `${kv} head${kv > 1 ? "s" : ""} of keys and values: what is cached`), text(6, 282, `each is read by ${groups} query head${groups > 1 ? "s" : ""}`, { fill: "var(--q2b-grey)" }));
     heads.replaceChildren(...nodes);
     heads.setAttribute("aria-label", `Key head ${picked} is read by query heads ${picked * groups} to ${(picked + 1) * groups - 1}`);
   }
@@ -84,7 +84,7 @@ function render({ model, el }) {
     for (const p of [-6, -3, 0, 3, 6, 9, 12]) nodes.push(text(LEFT - 6, Number(y(2 ** p)) + 4, p < 0 ? `1/${2 ** -p}` : count(2 ** p), { "text-anchor": "end", "font-size": 11 }),
       shape("path", { d: `M${LEFT - 3} ${y(2 ** p)}h3`, stroke: "var(--q2b-ink)" }));
     for (const card of cards) nodes.push(shape("path", { d: `M${LEFT} ${y(card)}h${WIDE}`, stroke: "var(--q2b-grey)", "stroke-dasharray": "2 3" }),
-      text(LEFT + 3, Number(y(card)) - 3, `card of ${card}`, { "font-size": 10, fill: "var(--q2b-grey)" }));
+      text(LEFT + 3, Number(y(card)) + (Math.abs(y(card) - 8 - y(weights / GIB)) < 9 ? 11 : -3), `card of ${card}`, { "font-size": 10, fill: "var(--q2b-grey)" }));
     nodes.push(shape("path", { d: `M${LEFT} ${y(weights / GIB)}h${WIDE}`, stroke: "var(--q2b-teal)", "stroke-width": 2, "stroke-dasharray": "7 3" }),
       text(LEFT + WIDE + 4, Number(y(weights / GIB)) + 4, "weights", { fill: "var(--q2b-teal)", "font-size": 11 }));
     const lines = [[m.heads, "MHA", "var(--q2b-grey)", 1.3], [1, "MQA", "var(--q2b-grey)", 1.3], [kv, `${kv} heads`, "var(--q2b-orange)", 2.5]];

@@ -106,7 +106,7 @@ class HeadsBill(Figure):
     def description(self) -> str:
         readers = self.readers
         return (
-            f"Left, {self.models[self.size]['heads']} query heads of Qwen2-{SIZES[self.size]} above "
+            f"Left, {self.models[self.size]['heads']} query heads of Qwen2-{SIZES[self.size]} over "
             f"{self.kv_heads} key-value heads; one is lit, with query heads {readers[0]} to "
             f"{readers[-1]}, which read it. Right, the size of the cache against the length of the "
             f"text for one key-value head, for {self.kv_heads} and for one each, with lines for "
