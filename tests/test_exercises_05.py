@@ -1,4 +1,4 @@
-"""Chapter 05's exercises: known wrong answers and planted bugs are refused by the right property."""
+"""Chapter 05's exercises: wrong answers and planted bugs are refused by the right property."""
 
 import re
 

@@ -25,7 +25,8 @@ def test_weights_and_cache_are_those_of_the_configuration(size):
 def test_every_query_head_has_one_reader():
     figure = HeadsBill(size=4, kv=3)
     groups = []
-    for figure.picked in range(figure.kv_heads):
+    for head in range(figure.kv_heads):
+        figure.picked = head
         groups += figure.readers
     assert groups == list(range(64))
 

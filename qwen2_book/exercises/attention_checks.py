@@ -145,9 +145,9 @@ def _layer(heads: int, kv: int, dim: int, bias: float) -> tuple[Tensor, list[nn.
 
 
 @torch.no_grad()
-def right_port(x: Tensor, q: nn.Linear, k: nn.Linear, v: nn.Linear, head_dim: int) -> Tensor:
+def right_port(x: Tensor, linears: list[nn.Linear], head_dim: int) -> Tensor:
     """What 05-6 must compute, row by row of the batch, in double precision."""
-    parts = [p.weight.double() @ x.double().mT + p.bias.double()[:, None] for p in (q, k, v)]
+    parts = [p.weight.double() @ x.double().mT + p.bias.double()[:, None] for p in linears]
     rows = [[p[b].view(-1, head_dim, x.shape[1]).mT for p in parts] for b in range(len(x))]
     return torch.stack([_attend(*row).transpose(0, 1).flatten(1) for row in rows]).to(x.dtype)
 
@@ -158,7 +158,7 @@ def port_cases(heads: int, kv: int, bias: float = 0.0) -> Callable:
     def holds(port: Callable) -> None:
         x, linears = _layer(heads, kv, 4, bias)
         with torch.no_grad():
-            _close(port(x, *linears, 4), right_port(x, *linears, 4), 1e-4)
+            _close(port(x, *linears, 4), right_port(x, linears, 4), 1e-4)
 
     return holds
 

@@ -63,8 +63,8 @@ class HeadsBill(Figure):
     log_length = traitlets.Int(15).tag(sync=True)
     log_batch = traitlets.Int(0).tag(sync=True)
     picked = traitlets.Int(1).tag(sync=True)
-    models = traitlets.List().tag(sync=True)
-    cards = traitlets.List().tag(sync=True)
+    models: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    cards: traitlets.List[Any] = traitlets.List().tag(sync=True)
 
     def __init__(self, **state: Any) -> None:
         models = [_model(size) for size in SIZES]
