@@ -22,11 +22,12 @@ ORDER = """
     training.data training.loss training.run_folder training.loop training.sft training.dpo
     training.reward training.lora training.curve
     world.words world.sentences world.story world.facts world.talk world.documents world.score
-    widgets.base widgets.head_data widgets.head_window widgets.logit_lens widgets.merge_table
-    widgets.merge_stepper widgets.model_map widgets.ring_buffer widgets.rope_clocks
-    widgets.window_explorer exercises.base exercises.meet_checks exercises.meet
-    exercises.tokenizer_checks exercises.tokenizer exercises.rope_checks exercises.rope
-    exercises.window_checks exercises.window cli
+    widgets.base widgets.head_data widgets.head_window widgets.heads_bill widgets.logit_lens
+    widgets.merge_table widgets.merge_stepper widgets.model_map widgets.ring_buffer
+    widgets.rope_clocks widgets.window_explorer exercises.base exercises.meet_checks
+    exercises.meet exercises.tokenizer_checks exercises.tokenizer exercises.rope_checks
+    exercises.rope exercises.attention_checks exercises.attention exercises.window_checks
+    exercises.window cli
 """.split()
 
 

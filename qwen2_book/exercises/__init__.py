@@ -4,13 +4,14 @@ A right answer is accepted in any form that means it, a well-known wrong one is 
 no message ever holds the solution. Functions are run against properties that name what fails.
 """
 
-from qwen2_book.exercises import meet, rope, tokenizer, window
+from qwen2_book.exercises import attention, meet, rope, tokenizer, window
 from qwen2_book.exercises.base import Exercise, Verdict
 
 EXERCISES: dict[str, Exercise] = {
     **meet.EXERCISES,
     **tokenizer.EXERCISES,
     **rope.EXERCISES,
+    **attention.EXERCISES,
     **window.EXERCISES,
 }
 

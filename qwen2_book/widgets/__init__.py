@@ -7,6 +7,7 @@ there; GitHub, print and notebooks that were not run show the picture.
 
 from qwen2_book.widgets.base import STYLE, Figure, names, source
 from qwen2_book.widgets.head_window import HeadWindow
+from qwen2_book.widgets.heads_bill import HeadsBill
 from qwen2_book.widgets.logit_lens import LogitLens
 from qwen2_book.widgets.merge_stepper import MergeStepper
 from qwen2_book.widgets.model_map import ModelMap
@@ -18,6 +19,7 @@ __all__ = [
     "STYLE",
     "Figure",
     "HeadWindow",
+    "HeadsBill",
     "LogitLens",
     "MergeStepper",
     "ModelMap",
