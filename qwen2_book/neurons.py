@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -14,18 +13,20 @@ from qwen2_book.model import Qwen2
 
 
 @torch.no_grad()
-def gates(model: Qwen2, ids: Sequence[int]) -> Float[Tensor, "layers seq intermediate"]:
+def gates(
+    model: Qwen2, ids: Sequence[int], part: str = "gate_proj"
+) -> Float[Tensor, "layers seq intermediate"]:
     """What the gate projection of each layer gives each token, before SiLU, in one run.
 
-    Raises TypeError for mixture-of-experts layers, whose neurons see only the tokens sent to them.
+    `part` "up_proj" gives the other factor. Raises TypeError for mixture-of-experts layers, whose neurons see only the tokens sent to them.
     """
     kept: list[Tensor] = []
     hooks = []
     for layer in model.model.layers:
         if not isinstance(layer.mlp, SwiGLU):
             raise TypeError(f"found {type(layer.mlp).__name__}, expected dense SwiGLU layers.")
-        keep = layer.mlp.gate_proj.register_forward_hook(lambda *run: kept.append(run[-1][0]))
-        hooks.append(keep)
+        linear = getattr(layer.mlp, part)
+        hooks.append(linear.register_forward_hook(lambda *run: kept.append(run[-1][0])))
     try:
         model(torch.tensor([list(ids)], device=model.device), last_only=True)
     finally:
@@ -75,8 +76,3 @@ def closed(model: Qwen2, neurons: Sequence[tuple[int, int]]) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def product(gate: Tensor, up: Tensor) -> Tensor:
-    """What a neuron hands on: silu(gate) times up."""
-    return F.silu(gate) * up

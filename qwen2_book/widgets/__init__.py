@@ -6,6 +6,7 @@ there; GitHub, print and notebooks that were not run show the picture.
 """
 
 from qwen2_book.widgets.base import STYLE, Figure, names, source
+from qwen2_book.widgets.gate_neurons import GateNeurons
 from qwen2_book.widgets.head_window import HeadWindow
 from qwen2_book.widgets.ring_buffer import RingBuffer
 from qwen2_book.widgets.rope_clocks import RopeClocks
@@ -14,6 +15,7 @@ from qwen2_book.widgets.window_explorer import WindowExplorer
 __all__ = [
     "STYLE",
     "Figure",
+    "GateNeurons",
     "HeadWindow",
     "RingBuffer",
     "RopeClocks",
