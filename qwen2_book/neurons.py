@@ -18,7 +18,8 @@ def gates(
 ) -> Float[Tensor, "layers seq intermediate"]:
     """What the gate projection of each layer gives each token, before SiLU, in one run.
 
-    `part` "up_proj" gives the other factor. Raises TypeError for mixture-of-experts layers, whose neurons see only the tokens sent to them.
+    `part` "up_proj" gives the other factor. Raises TypeError for mixture-of-experts layers, whose
+    neurons see only the tokens that were sent to them.
     """
     kept: list[Tensor] = []
     hooks = []
