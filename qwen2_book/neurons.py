@@ -68,10 +68,10 @@ def closed(model: Qwen2, neurons: Sequence[tuple[int, int]]) -> Iterator[None]:
     by_layer: dict[int, list[int]] = {}
     for layer, neuron in neurons:
         by_layer.setdefault(layer, []).append(neuron)
-    hooks = [
-        model.model.layers[layer].mlp.gate_proj.register_forward_hook(shut(places))
-        for layer, places in by_layer.items()
-    ]
+    hooks = []
+    for layer, places in by_layer.items():
+        mlp: Any = model.model.layers[layer].mlp
+        hooks.append(mlp.gate_proj.register_forward_hook(shut(places)))
     try:
         yield
     finally:

@@ -18,11 +18,13 @@ ORDER = """
     errors config_checks released config gguf_file sandbox chat bpe tokenizer_files tokenizer
     norm rope window cache attention feedforward moe model
     checkpoint.files checkpoint.layout checkpoint.safetensors_file checkpoint.gguf_weights
-    checkpoint.hub checkpoint.source sampling generate loading saving trace neurons costs style plots
+    checkpoint.hub checkpoint.source sampling generate loading saving trace neurons costs
+    style plots
     training.data training.loss training.run_folder training.loop training.sft training.dpo
     training.reward training.lora training.curve
     world.words world.sentences world.story world.facts world.talk world.documents world.score
-    widgets.base widgets.gate_neurons widgets.head_data widgets.head_window widgets.ring_buffer widgets.rope_clocks
+    widgets.base widgets.gate_neurons widgets.head_data widgets.head_window widgets.ring_buffer
+    widgets.rope_clocks
     widgets.window_explorer exercises.base exercises.rope_checks
     exercises.rope exercises.window_checks exercises.window
     exercises.swiglu_checks exercises.swiglu cli
