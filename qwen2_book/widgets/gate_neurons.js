@@ -16,11 +16,12 @@ async function render({ model, el }) {
     const kept = inLimits(model, key, notes);
     if (kept !== model.get(key)) model.set(key, kept);
   }
+  const whole = (group) => { group.style.gridColumn = "1 / -1"; return group; };
   const controls = make("div", { class: "q2b-controls" },
     slider(model, "threshold", "threshold", (t) => `${t}%`),
     choice(model, "show", "show", [["gate", "gate"], ["up", "up"], ["product", "product"]]),
-    choice(model, "neuron", "neuron for", data.neurons.map((n, i) => [i, n.name])),
-    choice(model, "passage", "text", data.passages.map((p, i) => [i, p.name])));
+    whole(choice(model, "neuron", "neuron for", data.neurons.map((n, i) => [i, n.name]))),
+    whole(choice(model, "passage", "text", data.passages.map((p, i) => [i, p.name]))));
   const page = picture(330, 330), plot = picture(330, 200);
   const result = make("p", { class: "q2b-result", "aria-live": "polite" });
   const cell = make("p", { class: "q2b-result" });
