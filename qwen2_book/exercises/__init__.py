@@ -4,7 +4,7 @@ A right answer is accepted in any form that means it, a well-known wrong one is 
 no message ever holds the solution. Functions are run against properties that name what fails.
 """
 
-from qwen2_book.exercises import attention, meet, rope, tokenizer, window
+from qwen2_book.exercises import attention, meet, rope, swiglu, tokenizer, window
 from qwen2_book.exercises.base import Exercise, Verdict
 
 EXERCISES: dict[str, Exercise] = {
@@ -12,6 +12,7 @@ EXERCISES: dict[str, Exercise] = {
     **tokenizer.EXERCISES,
     **rope.EXERCISES,
     **attention.EXERCISES,
+    **swiglu.EXERCISES,
     **window.EXERCISES,
 }
 
