@@ -7,6 +7,7 @@ there; GitHub, print and notebooks that were not run show the picture.
 
 from qwen2_book.widgets.base import STYLE, Figure, names, source
 from qwen2_book.widgets.head_window import HeadWindow
+from qwen2_book.widgets.residual_stream import ResidualStream
 from qwen2_book.widgets.ring_buffer import RingBuffer
 from qwen2_book.widgets.rope_clocks import RopeClocks
 from qwen2_book.widgets.window_explorer import WindowExplorer
@@ -15,6 +16,7 @@ __all__ = [
     "STYLE",
     "Figure",
     "HeadWindow",
+    "ResidualStream",
     "RingBuffer",
     "RopeClocks",
     "WindowExplorer",
