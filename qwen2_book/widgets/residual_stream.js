@@ -10,7 +10,7 @@ function render({ model, el }) {
   const show = (token) => (token.trim() || "␣").replace(/\n/g, "⏎");
   const words = () => data.prompts[inLimits(model, "prompt")].tokens;
   const controls = make("div", { class: "q2b-controls" },
-    slider(model, "block", "block", (b) => (b ? `${b} of ${data.blocks}` : "none yet")),
+    slider(model, "block", "blocks passed", (b) => `${b} of ${data.blocks}`),
     slider(model, "token", "token"));
   if (data.prompts.length > 1)
     controls.append(choice(model, "prompt", "prompt", data.prompts.map((prompt, i) => [i, prompt.name])));
@@ -47,9 +47,9 @@ function render({ model, el }) {
       shape("circle", { cx: x.toFixed(1), cy: y.toFixed(1), r: 6, fill: "var(--q2b-orange)" }),
       text(LEFT, 278, "embedding", { "font-size": 11 }),
       text(RIGHT, 278, data.blocks, { "text-anchor": "end", "font-size": 11 }),
-      text((LEFT + RIGHT) / 2, 294, "block (drag)", { "text-anchor": "middle" }));
+      text((LEFT + RIGHT) / 2, 294, "blocks passed (drag)", { "text-anchor": "middle" }));
     lines.replaceChildren(...nodes);
-    lines.setAttribute("aria-label", `Length against block, one line a token; token ${token} thick, block ${block} marked`);
+    lines.setAttribute("aria-label", `Length against block, one line a token; token ${token} thick, after ${block} blocks marked`);
   }
 
   function bar(nodes, y, name, length, widest, colour, after) {
@@ -59,7 +59,7 @@ function render({ model, el }) {
   }
   function drawWrites(prompt, block, token) {
     const norms = prompt.norms[token], at = 2 * block, nodes = [];
-    nodes.push(text(4, 14, `token ${token} “${show(prompt.tokens[token])}”, ${block ? `block ${block}` : "embedding"}`, { "font-weight": 600 }));
+    nodes.push(text(4, 14, `token ${token} “${show(prompt.tokens[token])}”, ${block ? `layer ${block - 1}` : "embedding"}`, { "font-weight": 600 }));
     if (block) {
       const rows = [["stream before", norms[at - 2], "grey", ""]];
       ["attention adds", "feed-forward adds"].forEach((name, i) => rows.push([name, prompt.added[token][at - 2 + i],
@@ -76,7 +76,7 @@ function render({ model, el }) {
     const share = (values[0] / norms[at]) ** 2;
     nodes.push(text(4, 268, `The first holds ${(100 * share).toFixed(1)}% of the squared length.`));
     writes.replaceChildren(...nodes);
-    writes.setAttribute("aria-label", `What block ${block} adds to token ${token}, and the largest numbers after it`);
+    writes.setAttribute("aria-label", `What layer ${block - 1} adds to token ${token}, and the largest numbers after it`);
   }
 
   const drag = (event) => {
@@ -96,9 +96,9 @@ function render({ model, el }) {
     drawLines(prompt, block, token);
     drawWrites(prompt, block, token);
     const length = prompt.norms[token][2 * block], others = median(prompt.norms.filter((_, i) => i !== token).map((row) => row[2 * block]));
-    const at = 2 * block - 2, added = block ? ` Attention added ${digits(prompt.added[token][at])}, the feed-forward layer ` +
+    const at = 2 * block - 2, added = block ? ` The last one, layer ${block - 1}: attention added ${digits(prompt.added[token][at])}, the feed-forward layer ` +
       `${digits(prompt.added[token][at + 1])}.` : "";
-    result.textContent = `Token ${token} “${show(words()[token])}” ${block ? `after block ${block}` : "as embedded"}: length ${digits(length)}; ` +
+    result.textContent = `Token ${token} “${show(words()[token])}” ${block ? `after ${block} blocks` : "as embedded"}: length ${digits(length)}; ` +
       `the others, ${digits(others)} in the median.${added} Largest number: ${digits(prompt.values[token][block][0])} in dimension ` +
       `${prompt.dims[token][block][0]}. (${data.source})`;
   });

@@ -12,7 +12,8 @@ from qwen2_book.widgets.base import Figure, source
 class ResidualStream(Figure):
     """Left, the length of every token's vector by block; right, what one block adds to one token.
 
-    block: 0 is the embedding, 1 the first block. token: which token of the prompt. prompt: which
+    block: how many blocks the token has passed; 0 is the embedding, and after `block` of them the
+    last one was layer `block - 1`. token: which token of the prompt. prompt: which
     of the prompts.
     """
 
@@ -62,9 +63,9 @@ class ResidualStream(Figure):
         dimension, value = self.largest()[0]
         word = self.data["prompts"][self.prompt]["tokens"][self.token].strip()
         return (
-            f"Left, the length of each token's vector against the block, on a logarithmic axis: "
-            f"one line a token, that of token {self.token} “{word}” drawn thick. Right, what block "
-            f"{self.block} adds to it. Its length is {self.length():.4g}, that of the others "
+            f"Left, the length of each token's vector against the blocks passed, on a logarithmic axis: "
+            f"one line a token, that of token {self.token} “{word}” drawn thick. Right, what the last "
+            f"of {self.block} blocks added to it. Its length is {self.length():.4g}, that of the others "
             f"{self.others():.4g} in the median; its largest number is {value:.4g}, in dimension "
             f"{dimension}."
         )
