@@ -28,9 +28,9 @@ EXERCISES: dict[str, Exercise] = {
         tolerance=0.01,
         praise="One matrix of 152,064 rows less. The 0.5B saves 22% in the same way.",
         hints={
-            14: "Those are both matrices. A tied head still needs one of them.",
-            8: "You divided by the parameters outside the two matrices. Divide by all of them.",
-            28: "That is the embedding's share in the 0.5B, which is tied already.",
+            14.3: "Those are both matrices. A tied head still needs one of them.",
+            8.35: "You divided by the parameters outside the two matrices. Divide by all of them.",
+            27.6: "That is the embedding's share in the 0.5B, which is tied already.",
         },
         otherwise="Not yet. `costs.parameters` gives the head and the total; in percent, please.",
     ),
