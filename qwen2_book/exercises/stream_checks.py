@@ -43,7 +43,7 @@ def _case() -> tuple[Tensor, Tensor, Tensor]:
 
 def fused_shape(fuse: Callable) -> None:
     """The fused matrix has the linear layer's shape, for a square one and for others."""
-    x, weight, linear = _case()
+    _, weight, linear = _case()
     assert fuse(weight, linear).shape == linear.shape
     assert fuse(weight, linear[:1]).shape == (1, 12)
 

@@ -63,9 +63,9 @@ class ResidualStream(Figure):
         dimension, value = self.largest()[0]
         word = self.data["prompts"][self.prompt]["tokens"][self.token].strip()
         return (
-            f"Left, the length of each token's vector against the blocks passed, on a logarithmic axis: "
-            f"one line a token, that of token {self.token} “{word}” drawn thick. Right, what the last "
-            f"of {self.block} blocks added to it. Its length is {self.length():.4g}, that of the others "
-            f"{self.others():.4g} in the median; its largest number is {value:.4g}, in dimension "
-            f"{dimension}."
+            f"Left, the length of each token's vector against the blocks passed, on a logarithmic "
+            f"axis: one line a token, that of token {self.token} “{word}” drawn thick. Right, what "
+            f"the last of {self.block} blocks added to it. Its length is {self.length():.4g}, that "
+            f"of the others {self.others():.4g} in the median; its largest number is {value:.4g}, "
+            f"in dimension {dimension}."
         )

@@ -1,4 +1,4 @@
-"""What the residual-stream figure draws: lengths and cosines of every addition, a few dimensions."""
+"""What the residual-stream figure draws: lengths and cosines of additions, a few dimensions."""
 
 import json
 from collections.abc import Sequence
