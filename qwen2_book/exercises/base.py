@@ -48,7 +48,7 @@ class Value:
 
     expected: Callable[[], int | float]
     praise: str
-    hints: Mapping[float, str] = field(default_factory=dict)
+    hints: Mapping[int | float, str] = field(default_factory=dict)
     otherwise: str = "Not yet. Run the chapter's own function on this case and read off the answer."
     tolerance: float = 0.0  # relative
 
