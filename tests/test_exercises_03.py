@@ -50,7 +50,7 @@ def whole_streams(model, ids):
     [
         ("03-3", lambda w, m: (m * w).T, "the layer keeps its shape"),
         ("03-3", lambda w, m: m, "the same outputs"),
-        ("03-3", lambda w, m: m.mul_(w), "the same outputs"),
+        ("03-3", lambda w, m: m.mul_(w), "the parts are left alone"),
         ("03-4", lambda judged: True, "a sum in bfloat16 is caught"),
         ("03-4", lambda judged: False, "a good norm passes"),
         ("03-4", trusts_equal_bits, "a good norm passes"),

@@ -36,7 +36,7 @@ EXERCISES: dict[str, Exercise] = {
     ),
     "03-2": Value(
         expected=length_at_eps,
-        tolerance=0.002,
+        tolerance=0.0005,
         praise="Mean square and ε weigh the same here, so the output is short by the root of two.",
         hints={
             1: "That is what the norm is for, and what it does to longer vectors. Here ε is as "
@@ -44,7 +44,7 @@ EXERCISES: dict[str, Exercise] = {
             0.999: "That is ε outside the root: 0.001 divided by 0.001 + 0.000001.",
             0.5: "Mean square over mean square plus ε; now take the root.",
         },
-        otherwise="Not yet. The mean square is 0.001 squared. Add ε, take the root, divide.",
+        otherwise="Not yet. The mean square is 0.001 squared. Add ε, take the root, divide; three digits will do.",
     ),
     "03-3": Code(
         (
