@@ -54,7 +54,7 @@ function render({ model, el }) {
 
   function bar(nodes, y, name, length, widest, colour, after) {
     nodes.push(text(4, y + 12, name),
-      shape("rect", { x: 112, y, height: 16, width: Math.max(1, (Math.abs(length) / widest) * 120).toFixed(1), fill: `var(--q2b-${colour})` }),
+      shape("rect", { x: 120, y, height: 16, width: Math.max(1, (Math.abs(length) / widest) * 112).toFixed(1), fill: `var(--q2b-${colour})` }),
       text(240, y + 12, after, { "font-size": 11 }));
   }
   function drawWrites(prompt, block, token) {
