@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from qwen2_book.model import Qwen2
+from qwen2_book.model import DecoderLayer, Qwen2
+from qwen2_book.norm import RMSNorm
 from qwen2_book.window import visible
 
 ROW_BLOCK = 128  # rows whose scores are held at once
@@ -103,6 +104,36 @@ def trace(
         seen.lens_probabilities = torch.stack([probabilities for probabilities, _ in lenses])
         seen.lens_ids = torch.stack([ids for _, ids in lenses])
     return seen
+
+
+@torch.no_grad()
+def residual_states(
+    model: Qwen2, token_ids: Int[Tensor, "batch seq"] | Sequence[int]
+) -> Float[Tensor, "states batch seq hidden"]:
+    """The residual stream after the embedding and after every single addition, float32.
+
+    Two additions a block, attention's and the feed-forward layer's: 2 layers + 1 states. What was
+    added is the difference of neighbours. The hidden vectors are kept whole: use short prompts.
+    """
+    if not isinstance(token_ids, Tensor):
+        token_ids = torch.tensor([list(token_ids)], dtype=torch.long)
+    states: list[Tensor] = []
+
+    def watch(module, args):
+        states.append(args[0].float().clone())
+
+    norms = [n for layer in model.model.layers for n in _norms(layer)] + [model.model.norm]
+    hooks = [norm.register_forward_pre_hook(watch) for norm in norms]
+    try:
+        model(token_ids.to(model.device), last_only=True)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack(states)
+
+
+def _norms(layer: DecoderLayer) -> tuple[RMSNorm, RMSNorm]:
+    return layer.input_layernorm, layer.post_attention_layernorm
 
 
 def _rows(module, args: tuple, heads: list[int], rows: list[int]) -> Tensor:

@@ -4,12 +4,13 @@ A right answer is accepted in any form that means it, a well-known wrong one is 
 no message ever holds the solution. Functions are run against properties that name what fails.
 """
 
-from qwen2_book.exercises import attention, meet, rope, swiglu, tokenizer, window
+from qwen2_book.exercises import attention, meet, rope, stream, swiglu, tokenizer, window
 from qwen2_book.exercises.base import Exercise, Verdict
 
 EXERCISES: dict[str, Exercise] = {
     **meet.EXERCISES,
     **tokenizer.EXERCISES,
+    **stream.EXERCISES,
     **rope.EXERCISES,
     **attention.EXERCISES,
     **swiglu.EXERCISES,
