@@ -92,11 +92,13 @@ class ToolCall:
     problem: str | None = None
 
 
-def parse_tool_calls(text: str) -> tuple[str, list[ToolCall]]:
+def parse_tool_calls(text: str, offered: Sequence[str] = ()) -> tuple[str, list[ToolCall]]:
     """What an answer says besides its calls, and the calls, in order.
 
     Reads Qwen2.5's `<tool_call>{"name": …, "arguments": {…}}</tool_call>` and Qwen2's
-    `✿FUNCTION✿: name` and `✿ARGS✿: {…}`. A malformed call is returned with its problem.
+    `✿FUNCTION✿: name` and `✿ARGS✿: {…}`. A malformed call is returned with its problem. Small
+    models forget the tags: an answer that is one JSON object, fenced or not, and names a tool
+    that was `offered` is a call as well.
     """
     calls = []
     end = r"(?=✿(?:FUNCTION|RESULT|RETURN)✿|\Z)"
@@ -113,7 +115,19 @@ def parse_tool_calls(text: str) -> tuple[str, list[ToolCall]]:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             problem = f"not a JSON object with a name and arguments ({error})"
             calls.append(ToolCall("", {}, f"{problem}: {whole.strip():.200}"))
+    if offered and not calls and (bare := _bare(text)).get("name") in offered:
+        return "", [_call(bare["name"], bare.get("arguments", {}))]
     return re.sub(pattern, "", text, flags=re.DOTALL).strip(), calls
+
+
+def _bare(text: str) -> dict[str, Any]:
+    """The JSON object that a whole text is, perhaps in a code fence; else an empty one."""
+    inside = re.fullmatch(r"\s*(?:```(?:json)?)?(.*?)(?:```)?\s*", text, re.DOTALL)
+    try:
+        value = json.loads(inside[1] if inside else text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _call(name: Any, arguments: Any) -> ToolCall:

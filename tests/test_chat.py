@@ -232,3 +232,25 @@ def test_tool_calls_of_qwen2():
 def test_malformed_calls_are_reported(text):
     (call,) = parse_tool_calls(text)[1]
     assert call.problem and call.arguments == {}
+
+
+BARE = '{"name": "f", "arguments": {"x": 1}}'
+
+
+@pytest.mark.parametrize("text", [BARE, f"\n {BARE}\n", f"```json\n{BARE}\n```", f"```{BARE}```"])
+def test_a_call_without_its_tags_needs_an_offered_name(text):
+    assert parse_tool_calls(text, ["g", "f"]) == ("", [ToolCall("f", {"x": 1})])
+    for names in ((), ["g"]):
+        assert parse_tool_calls(text, names) == (text.strip(), [])
+
+
+@pytest.mark.parametrize(
+    "text", [f"Like {BARE}", f"{BARE} or so", f"[{BARE}]", "{}", "[" * 10_000, '"f"', "f", ""]
+)
+def test_talk_about_a_call_is_no_call(text):
+    assert parse_tool_calls(text, ["f"]) == (text, [])
+
+
+def test_a_bare_call_keeps_its_problem():
+    (call,) = parse_tool_calls('{"name": "f", "arguments": [1]}', ["f"])[1]
+    assert call.problem and call.arguments == {}

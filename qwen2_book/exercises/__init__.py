@@ -4,10 +4,10 @@ A right answer is accepted in any form that means it, a well-known wrong one is 
 no message ever holds the solution. Functions are run against properties that name what fails.
 """
 
-from qwen2_book.exercises import rope, window
+from qwen2_book.exercises import chatml, rope, window
 from qwen2_book.exercises.base import Exercise, Verdict
 
-EXERCISES: dict[str, Exercise] = {**rope.EXERCISES, **window.EXERCISES}
+EXERCISES: dict[str, Exercise] = {**chatml.EXERCISES, **rope.EXERCISES, **window.EXERCISES}
 
 
 def check(name: str, answer: object = ...) -> Verdict:
