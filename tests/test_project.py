@@ -22,8 +22,8 @@ ORDER = """
     training.data training.loss training.run_folder training.loop training.sft training.dpo
     training.reward training.lora training.curve
     world.words world.sentences world.story world.facts world.talk world.documents world.score
-    widgets.base widgets.chat_bytes widgets.head_data widgets.head_window widgets.ring_buffer widgets.rope_clocks
-    widgets.window_explorer exercises.base exercises.rope_checks
+    widgets.base widgets.chat_bytes widgets.head_data widgets.head_window widgets.ring_buffer
+    widgets.rope_clocks widgets.window_explorer exercises.base exercises.rope_checks
     exercises.rope exercises.window_checks exercises.window exercises.chatml_checks
     exercises.chatml cli
 """.split()

@@ -9,7 +9,7 @@ EXERCISES: dict[str, Exercise] = {
         praise="Five tokens a message, and three to open the answer.",
         hints={
             110: "Those are the 22 messages. What opens the next answer?",
-            91: "A line break stands in two places of each message: after the role, and where else?",
+            91: "Each message has two line breaks: one after the role, and where is the other?",
             108: "There are more messages: the system's, ten questions, ten answers, the last "
             "question.",
             45: "Those are the control tokens alone. Roles and line breaks are the template's too.",

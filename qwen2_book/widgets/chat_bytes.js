@@ -22,7 +22,7 @@ function render({ model, el }) {
   model.on("change:user", () => { if (model.get("typed")) { model.set("typed", ""); model.save_changes(); } });
   const users = choice(model, "user", "user", data.texts.user.map((text, i) => [i, i === 4 ? "an attack" : visibly(text)]));
   users.append(typed);
-  const layout = choice(model, "layout", "layout", [["right", "Qwen2’s"], ["wrong", "line break before <|im_end|>"]]);
+  const layout = choice(model, "form", "layout", [["right", "Qwen2’s"], ["wrong", "line break before <|im_end|>"]]);
   const controls = make("div", {}, layout,
     choice(model, "system", "system", [[0, "Qwen2’s default"], [1, "Qwen2.5’s"], [2, "a pirate"], [3, "none"]]), users,
     make("div", { class: "q2b-controls" },
@@ -54,7 +54,7 @@ function render({ model, el }) {
 
   /** The rows: one a message, the last one the opened answer. `lost`: ids that the wrong layout drops. */
   function rows() {
-    const texts = data.texts, system = inLimits(model, "system"), wrong = model.get("layout") === "wrong";
+    const texts = data.texts, system = inLimits(model, "system"), wrong = model.get("form") === "wrong";
     const told = system < 3 ? [["system", texts.system[system]]] : [];
     const own = Array.from(String(model.get("typed"))).slice(0, LONGEST).join("");
     told.push(["user", own || texts.user[inLimits(model, "user")]]);
@@ -125,7 +125,7 @@ function render({ model, el }) {
     const group = event.target.closest?.("[data-token]");
     if (group) { model.set("token", Number(group.dataset.token)); model.save_changes(); }
   });
-  redraw(model, ["system", "user", "typed", "turns", "prompt", "layout", "token"], draw);
+  redraw(model, ["system", "user", "typed", "turns", "prompt", "form", "token"], draw);
   if (window.ResizeObserver) new ResizeObserver(() => {
     if (el.clientWidth && (el.clientWidth < 560 ? 330 : 660) !== width) draw();
   }).observe(el);

@@ -35,7 +35,7 @@ class ChatBytes(Figure):
 
     system: Qwen2's default, Qwen2.5's default, a role of our own, or none. user: one of the
     prepared texts; `typed`, where not empty, stands in its place and has no ids. turns: questions
-    asked. prompt: 1 opens the assistant's answer. layout: the right one, or the popular one with
+    asked. prompt: 1 opens the assistant's answer. form: the right layout, or the popular one with
     a line break before `<|im_end|>`. token: the one that is looked at.
     """
 
@@ -55,7 +55,7 @@ class ChatBytes(Figure):
     typed = traitlets.Unicode("").tag(sync=True)
     turns = traitlets.Int(1).tag(sync=True)
     prompt = traitlets.Int(1).tag(sync=True)
-    layout = traitlets.Enum(["right", "wrong"], "right").tag(sync=True)
+    form = traitlets.Enum(["right", "wrong"], "right").tag(sync=True)
     token = traitlets.Int(8).tag(sync=True)
 
     def __init__(self, **state: Any) -> None:
@@ -77,7 +77,7 @@ class ChatBytes(Figure):
             found.append(Piece(CONTROL["<|im_start|>"], "<|im_start|>", "control"))
             right = self._segment(role, text, "")
             wrong = self._segment(role, text, "\n")
-            if self.layout == "right":
+            if self.form == "right":
                 found += right
             else:
                 found += [
@@ -122,7 +122,7 @@ class ChatBytes(Figure):
         control = sum(piece.kind == "control" for piece in pieces)
         fused = sum(piece.kind == "fused" for piece in pieces)
         return (
-            f"A conversation of {len(self.messages())} messages in the {self.layout} layout, as "
+            f"A conversation of {len(self.messages())} messages in the {self.form} layout, as "
             f"{len(pieces)} boxes, one a token, with its id: {control} control tokens, {fused} "
             "that join a border of the template with a message."
         )
