@@ -38,7 +38,9 @@ def test_the_ids_are_the_tokenizers(real_checkpoint):
         figure = ChatBytes(**state)
         messages = [{"role": role, "content": text} for role, text in figure.messages()]
         if state["system"] < 3:
-            ids = tokenizer.apply_chat_template(messages, add_generation_prompt=state["prompt"])
+            ids = tokenizer.apply_chat_template(
+                messages, add_generation_prompt=bool(state["prompt"])
+            )
             assert figure.ids() == ids
         if state["user"] != 4:
             wrong = ChatBytes(**state, form="wrong")

@@ -54,7 +54,7 @@ EXERCISES: dict[str, Exercise] = {
         (
             Property(
                 "padding is not learnt",
-                checks.labels_cases([([[5, 6, 0, 0], [7, 8, 9, 1]], [2, 4])]),
+                checks.labels_cases([([[5, 6, 151643, 151643], [7, 8, 9, 1]], [2, 4])]),
                 "After each length the target is -100, which the loss skips.",
             ),
             Property(

@@ -80,7 +80,7 @@ function render({ model, el }) {
     width = total;
     let x = 0, y = 4, number = 0;
     for (const [kind, [fill, opacity]] of Object.entries(LOOK)) {  // the key
-      const long = wide(NAMES[kind]) * 0.86 + 26;
+      const long = wide(NAMES[kind]) * 0.9 + 30;
       if (x + long > total) { x = 0; y += 20; }
       nodes.push(shape("rect", { x: x + 2, y, width: 14, height: 14, rx: 3, fill, "fill-opacity": opacity, stroke: kind === "fused" ? "var(--q2b-orange)" : "none", "stroke-width": 2 }),
         shape("text", { x: x + 20, y: y + 11, "font-size": 12, fill: "var(--q2b-ink)" }, NAMES[kind]));
