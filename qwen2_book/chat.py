@@ -92,28 +92,60 @@ class ToolCall:
     problem: str | None = None
 
 
-def parse_tool_calls(text: str) -> tuple[str, list[ToolCall]]:
+def parse_tool_calls(text: str, offered: Sequence[str] = ()) -> tuple[str, list[ToolCall]]:
     """What an answer says besides its calls, and the calls, in order.
 
     Reads Qwen2.5's `<tool_call>{"name": …, "arguments": {…}}</tool_call>` and Qwen2's
-    `✿FUNCTION✿: name` and `✿ARGS✿: {…}`. A malformed call is returned with its problem.
+    `✿FUNCTION✿: name` and `✿ARGS✿: {…}`. A malformed call is returned with its problem. Small
+    models forget the tags: an answer that is one JSON object, fenced or not, and names a tool
+    that was `offered` is a call as well.
     """
-    calls = []
-    end = r"(?=✿(?:FUNCTION|RESULT|RETURN)✿|\Z)"
-    pattern = r"<tool_call>(.*?)(?:</tool_call>|\Z)|"
-    pattern += rf"✿FUNCTION✿:([^✿]*)(?:✿ARGS✿:(.*?))?{end}"
-    for found in re.finditer(pattern, text, re.DOTALL):
-        whole, name, arguments = found.groups()
-        if whole is None:
-            calls.append(_call(name.strip(), "" if arguments is None else arguments))
-            continue
-        try:
-            value = json.loads(whole)
-            calls.append(_call(value["name"], value.get("arguments", {})))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            problem = f"not a JSON object with a name and arguments ({error})"
-            calls.append(ToolCall("", {}, f"{problem}: {whole.strip():.200}"))
-    return re.sub(pattern, "", text, flags=re.DOTALL).strip(), calls
+    calls: list[ToolCall] = []
+    said, at = "", 0
+    while found := _OPENING.search(text, at):
+        said += text[at : found.start()]
+        read = _tagged if found[0] == "<tool_call>" else _flowers
+        call, at = read(text, found.end())
+        calls.append(call)
+    if offered and not calls and (bare := _bare(text)).get("name") in offered:
+        return "", [_call(bare["name"], bare.get("arguments", {}))]
+    return (said + text[at:]).strip(), calls
+
+
+_OPENING = re.compile("<tool_call>|✿FUNCTION✿:")
+_CLOSING = re.compile(r"\s*(?:</tool_call>|\Z)")
+_FLOWERS = re.compile(r"([^✿]*)(?:✿ARGS✿:(.*?))?(?=✿(?:FUNCTION|RESULT|RETURN)✿|\Z)", re.DOTALL)
+
+
+def _tagged(text: str, start: int) -> tuple[ToolCall, int]:
+    """The call whose tag ends at `start`, and where it ends; strings in it may hold any text."""
+    try:
+        start += len(text[start:]) - len(text[start:].lstrip())
+        value, end = json.JSONDecoder().raw_decode(text, start)
+        if not (closed := _CLOSING.match(text, end)):
+            raise ValueError(f"text after the object: {text[end:]:.40}")
+        return _call(value["name"], value.get("arguments", {})), closed.end()
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        whole, tag, _ = text[start:].partition("</tool_call>")
+        problem = f"not a JSON object with a name and arguments ({error}): {whole.strip():.200}"
+        return ToolCall("", {}, problem), start + len(whole) + len(tag)
+
+
+def _flowers(text: str, start: int) -> tuple[ToolCall, int]:
+    """The same for a call that `✿FUNCTION✿:` opens."""
+    if not (found := _FLOWERS.match(text, start)):
+        return ToolCall("", {}, f"no arguments: {text[start:].strip():.200}"), len(text)
+    return _call(found[1].strip(), found[2] or ""), found.end()
+
+
+def _bare(text: str) -> dict[str, Any]:
+    """The JSON object that a whole text is, perhaps in a code fence; else an empty one."""
+    inside = re.fullmatch(r"\s*(?:```(?:json)?)?(.*?)(?:```)?\s*", text, re.DOTALL)
+    try:
+        value = json.loads(inside[1] if inside else text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _call(name: Any, arguments: Any) -> ToolCall:

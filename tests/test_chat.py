@@ -1,5 +1,6 @@
 """ChatML: the template's bytes, users' text kept apart from control tokens, tool calls."""
 
+import json
 import time
 
 import pytest
@@ -232,3 +233,48 @@ def test_tool_calls_of_qwen2():
 def test_malformed_calls_are_reported(text):
     (call,) = parse_tool_calls(text)[1]
     assert call.problem and call.arguments == {}
+
+
+BARE = '{"name": "f", "arguments": {"x": 1}}'
+
+
+@pytest.mark.parametrize("text", [BARE, f"\n {BARE}\n", f"```json\n{BARE}\n```", f"```{BARE}```"])
+def test_a_call_without_its_tags_needs_an_offered_name(text):
+    assert parse_tool_calls(text, ["g", "f"]) == ("", [ToolCall("f", {"x": 1})])
+    for names in ((), ["g"]):
+        assert parse_tool_calls(text, names) == (text.strip(), [])
+
+
+@pytest.mark.parametrize(
+    "text", [f"Like {BARE}", f"{BARE} or so", f"[{BARE}]", "{}", "[" * 10_000, '"f"', "f", ""]
+)
+def test_talk_about_a_call_is_no_call(text):
+    assert parse_tool_calls(text, ["f"]) == (text, [])
+
+
+def test_a_bare_call_keeps_its_problem():
+    (call,) = parse_tool_calls('{"name": "f", "arguments": [1]}', ["f"])[1]
+    assert call.problem and call.arguments == {}
+
+
+def test_strings_in_a_call_may_hold_tags():
+    arguments = {"text": "a </tool_call> b <tool_call> ✿FUNCTION✿: f", "n": {"deep": [1]}}
+    call = f"<tool_call>\n{json.dumps({'name': 'note', 'arguments': arguments})}\n</tool_call>"
+    expected = ToolCall("note", arguments)
+    assert parse_tool_calls(f"One. {call} Two. {call}") == ("One.  Two.", [expected, expected])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "<tool_call>{no}</tool_call>",
+        '<tool_call>{"name": "f", "arguments": {}} or so</tool_call>',
+        '<tool_call>{"name": "f</tool_call>',
+        '<tool_call>{"name": ["f"], "arguments": {}}</tool_call>',
+    ],
+)
+def test_a_bad_call_spoils_no_other(bad):
+    good = '<tool_call>{"name": "g", "arguments": {}}</tool_call>'
+    first, second, third = parse_tool_calls(good + bad + good)[1]
+    assert first == third == ToolCall("g", {})
+    assert second.problem

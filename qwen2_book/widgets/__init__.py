@@ -6,6 +6,7 @@ there; GitHub, print and notebooks that were not run show the picture.
 """
 
 from qwen2_book.widgets.base import STYLE, Figure, names, source
+from qwen2_book.widgets.chat_bytes import ChatBytes
 from qwen2_book.widgets.gate_neurons import GateNeurons
 from qwen2_book.widgets.head_window import HeadWindow
 from qwen2_book.widgets.heads_bill import HeadsBill
@@ -19,6 +20,7 @@ from qwen2_book.widgets.window_explorer import WindowExplorer
 
 __all__ = [
     "STYLE",
+    "ChatBytes",
     "Figure",
     "GateNeurons",
     "HeadWindow",
