@@ -122,7 +122,8 @@ def residual_states(
     def watch(module, args):
         states.append(args[0].float().clone())
 
-    norms = [n for layer in model.model.layers for n in _norms(layer)] + [model.model.norm]
+    norms = [n for layer in model.model.layers for n in _norms(layer)]  # type: ignore[arg-type]
+    norms.append(model.model.norm)
     hooks = [norm.register_forward_pre_hook(watch) for norm in norms]
     try:
         model(token_ids.to(model.device), last_only=True)

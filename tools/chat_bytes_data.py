@@ -32,8 +32,8 @@ TEXTS = {
 
 def segments() -> list[str]:
     """Every text that can stand between two control tokens, in both layouts."""
-    told = [("system", text) for text in TEXTS["system"]]
-    told += [("user", text) for text in [*TEXTS["user"], TEXTS["second"]]]
+    told = [("system", str(text)) for text in TEXTS["system"]]
+    told += [("user", str(text)) for text in [*TEXTS["user"], TEXTS["second"]]]
     told.append(("assistant", str(TEXTS["answer"])))
     whole = [f"{role}\n{text}{end}" for role, text in told for end in ("", "\n")]
     return [*whole, *(f"{role}\n" for role in ("system", "user", "assistant"))]

@@ -28,6 +28,7 @@ def prompt_data(name: str, seen: Trace, tokenizer: Tokenizer) -> dict[str, Any]:
             f"{len(ids)} tokens, lens {None if lens is None else tuple(lens.shape)}: expected at "
             f"most {LONGEST} tokens, as trace(model, ids, lens={SHOWN}) sees them."
         )
+    assert seen.lens_probabilities is not None  # they come together
     shares = (seen.lens_probabilities[:, 0] * 1000).round().int().tolist()
     top = [
         [

@@ -64,7 +64,7 @@ class ModelMap(Figure):
     }
 
     _esm = source("model_map")
-    data = traitlets.List().tag(sync=True)
+    data: Any = traitlets.List().tag(sync=True)
     door = traitlets.Int(4).tag(sync=True)
     tokens = traitlets.Int(5).tag(sync=True)
     size = traitlets.Int(0).tag(sync=True)
@@ -75,9 +75,9 @@ class ModelMap(Figure):
     def shapes(self) -> list[tuple[int, ...]]:
         """What passes the door; an empty list for text. One row of `batch`, as on paper."""
         c, n = self.data[self.size], self.tokens
-        stream = [(1, n, c["hidden"])]
+        stream: list[tuple[int, ...]] = [(1, n, c["hidden"])]
         key = (1, c["kv_heads"], n, c["head_dim"])
-        inside = [(1, n, c["inner"])]
+        inside: list[tuple[int, ...]] = [(1, n, c["inner"])]
         if c["experts"]:
             inside = [(n * c["chosen"], c["inner"]), (1, n, c["shared"])]
         shapes: list[list[tuple[int, ...]]] = [
