@@ -29,7 +29,7 @@ from qwen2_book.world.talk import preference
 
 HERE = Path(__file__).parent
 PEERS = ("qwen2_book", "transformers")
-ROWS, LENGTH, PAIRS, STEPS = 2, 128, 2, 1
+ROWS, LENGTH, PAIRS, STEPS = 16, 256, 16, 6
 SETTINGS = loop.Settings(steps=STEPS, peak_rate=1e-4)
 
 
