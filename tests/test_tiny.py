@@ -3,6 +3,8 @@
 import csv
 import hashlib
 import json
+import random
+from collections import Counter
 from itertools import pairwise
 
 import pytest
@@ -22,8 +24,9 @@ from score_tiny import ROOT, SEEDS, base_prompt, card, chat_prompt, marks, sampl
 
 from qwen2_book import Sampler, generate, load, stream
 from qwen2_book.checkpoint.source import BASE, TINY
+from qwen2_book.world.documents import document
 from qwen2_book.world.score import read_story
-from qwen2_book.world.story import LANGUAGES
+from qwen2_book.world.story import LANGUAGES, story
 
 STAGES = {BASE: ["pretraining", "more_pretraining"], TINY: ["fine_tuning", "preferences"]}
 CARDS = {folder: json.loads((folder / "card.json").read_text()) for folder in STAGES}
@@ -159,3 +162,26 @@ def test_the_base_model_goes_on_with_a_story():
 def test_the_data_card_has_the_scores():
     text = (ROOT / "little_world.md").read_text(encoding="utf-8")
     assert table(CARDS) in text
+
+
+def test_the_data_card_counts_what_is_there():
+    """The lengths and shares that the card states, from stories and documents made anew."""
+    text = (ROOT / "little_world.md").read_text(encoding="utf-8")
+    tokenizer, random_ = load()[1], random.Random(1)
+    lengths, most, shares = [], [], []
+    for language in LANGUAGES:
+        tales = [story(random_, language) for _ in range(600)]
+        tokens = [len(tokenizer.encode(tale.text)) for tale in tales]
+        asked = [len(tale.questions) for tale in tales]
+        kinds = Counter(q.kind for tale in tales for q in tale.questions)
+        lengths.append(f"{sum(tokens) / 600:.0f}")
+        most.append(f"{min(tokens)}–{max(tokens)}")
+        order = ("where", "colour", "who", "count", "spot", "next")
+        shares.append([f"{100 * kinds[kind] / sum(asked):.0f}" for kind in order])
+    assert f"| tokens in a story, mean | {' | '.join(lengths)} |" in text
+    assert f"| tokens in a story, least and most | {' | '.join(most)} |" in text
+    for name, row in zip(("English", "中文"), shares, strict=True):
+        assert f"| {name} | {' | '.join(row)} |" in text
+    shown = document(0, 3).split("\n")
+    card_text = text.replace("\n", " ")
+    assert all(line in card_text for line in (*shown[:3], *shown[7:9]))

@@ -13,13 +13,14 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from layouts import DENSE, EXPERTS
+from layouts import DENSE, EXPERTS, random_model
+from test_parity import reference
 
 from qwen2_book import Qwen2
 from qwen2_book.errors import TrainingError
 from qwen2_book.training import loop, loss
 from qwen2_book.training.data import IGNORE, PADDING, PackedSource, layout, pack, unpacked, whole
-from qwen2_book.training.loss import language_loss, mean_loss, token_log_probs
+from qwen2_book.training.loss import balanced_loss, language_loss, mean_loss, token_log_probs
 from qwen2_book.training.run_folder import read_metrics
 
 SAMPLES = [whole([5 + (7 * k + j) % 50 for j in range(3 + k % 9)]) for k in range(12)]
@@ -379,3 +380,50 @@ def test_the_curve_shows_what_was_measured(monkeypatch):
 def test_settings_without_meaning_are_refused(wrong):
     with pytest.raises(TrainingError, match="expected"):
         loop.Settings(**{"steps": 1, **wrong})
+
+
+def expert_model():
+    return random_model(replace(DENSE, **EXPERTS))
+
+
+def router_gradients(model):
+    return [layer.mlp.gate.weight.grad for layer in model.model.layers]
+
+
+def test_balanced_loss_is_that_of_transformers(tmp_path):
+    """One text a row, padding left out of both terms; the loss, and the routers' gradients."""
+    ours, batch = expert_model(), unpacked(SAMPLES[:6])
+    theirs = reference(ours, tmp_path)
+    coefficient = theirs.config.router_aux_loss_coef = 0.5
+    theirs.router_aux_loss_coef = coefficient
+    real = batch.documents != PADDING
+    labels = torch.where(real, batch.token_ids, IGNORE)
+    given = {"attention_mask": real.long(), "labels": labels, "output_router_logits": True}
+    expected = theirs(batch.token_ids, **given).loss
+    found = balanced_loss(coefficient)(ours, batch) / batch.weight
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert found > language_loss(ours, batch) / batch.weight + 0.5 * 3
+    expected.backward()
+    found.backward()
+    for a, b in zip(router_gradients(ours), router_gradients(theirs), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_training_with_balance_evens_the_load_of_the_experts():
+    def unevenness(coefficient):
+        model, batch = expert_model(), pack(SAMPLES, 4, 32, cut=False)
+        loop.train(
+            model,
+            source(),
+            loop.Settings(steps=20, peak_rate=1e-2),
+            loss=balanced_loss(coefficient),
+        )
+        with torch.no_grad():
+            return float(balanced_loss(1.0)(model, batch) - language_loss(model, batch))
+
+    assert unevenness(1.0) < 0.97 * unevenness(0.0)
+
+
+def test_a_dense_model_has_nothing_to_balance():
+    with pytest.raises(TrainingError, match="no experts"):
+        balanced_loss()(model_of(), pack(SAMPLES, 4, 32, cut=False))

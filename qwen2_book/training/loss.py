@@ -1,13 +1,17 @@
 """The loss of next-token prediction, with no more logits than it needs."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from qwen2_book.errors import TrainingError
 from qwen2_book.model import Qwen2
-from qwen2_book.training.data import IGNORE, Batch, layout
+from qwen2_book.moe import MixtureOfExperts, load_balancing_loss
+from qwen2_book.training.data import IGNORE, PADDING, Batch, layout
 
 CHUNK_LOGITS = 2**24  # how many logits exist at a time: 64 MB in float32
 
@@ -45,6 +49,35 @@ def _log_probs(
 def language_loss(model: Qwen2, batch: Batch) -> Float[Tensor, ""]:
     """Cross-entropy in nats, SUMMED over the learned tokens; the loop divides by their number."""
     return -token_log_probs(model, batch).sum()
+
+
+def balanced_loss(coefficient: float = 0.001) -> Callable[[Qwen2, Batch], Tensor]:
+    """A loss for `train` that also keeps the experts of a mixture equally busy.
+
+    Per learned token it is the cross-entropy plus `coefficient` x `load_balancing_loss` over all
+    real tokens and expert layers; 0.001 is the default in Qwen2's configuration. Raises
+    TrainingError for a model without expert layers.
+    """
+
+    def objective(model: Qwen2, batch: Batch) -> Tensor:
+        mixtures = [part for part in model.modules() if isinstance(part, MixtureOfExperts)]
+        if not mixtures:
+            raise TrainingError("a dense model has no experts to balance: use language_loss.")
+        seen: list[Tensor] = []
+        hooks = [
+            part.gate.register_forward_hook(lambda _, __, logits: seen.append(logits))
+            for part in mixtures
+        ]
+        try:
+            loss = language_loss(model, batch)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        real = (batch.documents != PADDING).flatten().repeat(len(seen))
+        balance = load_balancing_loss(torch.cat(seen), mixtures[0].top_k, real)
+        return loss + coefficient * batch.weight * balance
+
+    return objective
 
 
 @torch.no_grad()
