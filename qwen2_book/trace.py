@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from qwen2_book.model import DecoderLayer, Qwen2
+from qwen2_book.model import Qwen2
 from qwen2_book.norm import RMSNorm
 from qwen2_book.window import visible
 
@@ -122,19 +122,14 @@ def residual_states(
     def watch(module, args):
         states.append(args[0].float().clone())
 
-    norms = [n for layer in model.model.layers for n in _norms(layer)]  # type: ignore[arg-type]
-    norms.append(model.model.norm)
-    hooks = [norm.register_forward_pre_hook(watch) for norm in norms]
+    norms = [module for module in model.modules() if isinstance(module, RMSNorm)]
+    hooks = [norm.register_forward_pre_hook(watch) for norm in norms]  # all read the stream
     try:
         model(token_ids.to(model.device), last_only=True)
     finally:
         for hook in hooks:
             hook.remove()
     return torch.stack(states)
-
-
-def _norms(layer: DecoderLayer) -> tuple[RMSNorm, RMSNorm]:
-    return layer.input_layernorm, layer.post_attention_layernorm
 
 
 def _rows(module, args: tuple, heads: list[int], rows: list[int]) -> Tensor:

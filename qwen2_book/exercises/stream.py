@@ -44,8 +44,8 @@ EXERCISES: dict[str, Exercise] = {
             0.999: "That is ε outside the root: 0.001 divided by 0.001 + 0.000001.",
             0.5: "Mean square over mean square plus ε; now take the root.",
         },
-        otherwise="Not yet. The mean square is 0.001 squared. Add ε, take the root, divide; three "
-        "digits will do.",
+        otherwise="Not yet. The mean square is 0.001 squared. Add ε, take the root, "
+        "divide; three digits will do.",
     ),
     "03-3": Code(
         (

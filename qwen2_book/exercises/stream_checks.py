@@ -119,6 +119,18 @@ def _stream(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     return x.to(dtype), torch.randn(64, generator=draw).to(dtype)
 
 
+def _read(step: Callable, x: Tensor, weight: Tensor) -> Tensor:
+    """What the layer gets to read."""
+    seen: list[Tensor] = []
+
+    def layer(normed: Tensor) -> Tensor:
+        seen.append(normed.clone())
+        return normed
+
+    step(x, weight, 1e-6, layer)
+    return seen[0]
+
+
 def step_keeps(step: Callable) -> None:
     """The stream that went in is untouched, and the output is its sum with what was added."""
     x, weight = _stream()
@@ -128,38 +140,28 @@ def step_keeps(step: Callable) -> None:
     assert torch.equal(out, before)
 
 
-class _Seen:
-    """A sub-layer that remembers what it is given, and gives it back."""
-
-    def __call__(self, normed: Tensor) -> Tensor:
-        self.normed = normed.clone()
-        return normed
-
-
 def step_eps(step: Callable) -> None:
     """A vector of 0.001 comes out of the norm with 0.7071: eps stands inside the root."""
-    small, seen = torch.full((1, 1, 64), 1e-3), _Seen()
-    step(small, torch.ones(64), 1e-6, seen)
-    assert torch.allclose(seen.normed, torch.full((1, 1, 64), 0.5**0.5), atol=1e-4)
+    small = torch.full((1, 1, 64), 1e-3)
+    seen = _read(step, small, torch.ones(64))
+    assert torch.allclose(seen, torch.full((1, 1, 64), 0.5**0.5), atol=1e-4)
 
 
 def step_wide(step: Callable) -> None:
     """A float16 vector with a number of 1,000 is normed, not lost."""
     x, weight = _stream(torch.float16)
     x[..., 0] = 1000.0
-    seen = _Seen()
-    step(x.clone(), weight, 1e-6, seen)
+    seen = _read(step, x.clone(), weight)
     expected = norm(x, weight, 1e-6)
-    assert torch.allclose(seen.normed.float(), expected.float(), atol=1e-3, rtol=1e-2)
+    assert torch.allclose(seen.float(), expected.float(), atol=1e-3, rtol=1e-2)
 
 
 def step_dtype(step: Callable) -> None:
     """The stream keeps its dtype, and so does what the layer gets."""
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
         x, weight = _stream(dtype)
-        seen: list[torch.dtype] = []
-        out = step(x, weight, 1e-6, lambda n, seen=seen: (seen.append(n.dtype), n)[1])
-        assert out.dtype == dtype == seen[0]
+        assert step(x, weight, 1e-6, lambda normed: normed).dtype == dtype
+        assert _read(step, x, weight).dtype == dtype
 
 
 # 03-6: writes(model, ids): what each layer adds to each token
