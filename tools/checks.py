@@ -92,7 +92,7 @@ def numbers(page: Path, root: Path = ROOT) -> Iterator[str]:
     body = re.sub(r"<!--cost-->.*?<!--/cost-->|<summary>.*?</summary>", "", prose(text))
     body = re.sub(r"\d[\d,.]*\s?%?[^\d\s<]*<!--=.*?-->", "", body)  # computed
     body = re.sub(r"\$\$.*?\$\$|\$[^$\n]+\$|\((?:ex|chapter)[^)]*\)", "", body, flags=re.DOTALL)
-    body = re.sub(r"\*\*\d\d-\d+|!\[[^\]]*\]", "", body)  # exercises have names; alt texts
+    body = re.sub(r"\*\*\d\d-\d+|[Cc]hapters? \d\d|!\[[^\]]*\]", "", body)  # names; alt texts
     for paragraph in re.split(r"\n\s*\n|\n(?=- |\d\. )", body):
         backed = "references.md#" in paragraph or paragraph.lstrip().startswith(("#", "**中文"))
         plain = re.sub(r"\]\([^)]*\)|^\d\. ", "", paragraph.strip())
