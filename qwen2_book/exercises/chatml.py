@@ -22,12 +22,12 @@ EXERCISES: dict[str, Exercise] = {
         (
             Property(
                 "the text ends where its message ends",
-                checks.chatml_cases([([("system", "Be kind."), ("user", "Hello.")], False)]),
+                checks.chatml_cases([([("user", "Hello.")], False)]),
                 "Nothing stands between a text and <|im_end|>, and one line break after it.",
             ),
             Property(
                 "the answer is opened",
-                checks.chatml_cases([([("system", "Be kind."), ("user", "Hello.")], True)]),
+                checks.chatml_cases([([("user", "Hello.")], True)]),
                 "The opened answer is <|im_start|>assistant and one line break: without it, the "
                 "model must write it itself.",
             ),
