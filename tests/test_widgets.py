@@ -139,7 +139,7 @@ def test_what_is_stored_is_complete_and_safe():
 @pytest.mark.xdist_group("site")
 def test_the_stored_picture_is_what_the_module_draws(browser):
     for kind in figures():
-        stored = (widgets.base.HERE / f"{kind.MODULE}.svg").read_text(encoding="utf-8")
+        stored = (widgets.base.HERE / f"{kind.MODULE}.svg").read_bytes().decode()
         assert picture(browser, kind()) == stored
 
 
