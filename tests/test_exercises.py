@@ -8,6 +8,7 @@ import pytest
 import regex
 import torch
 from chapter import NOTEBOOKS
+from planted import failed, printed
 
 from qwen2_book.exercises import EXERCISES, check
 from qwen2_book.exercises.base import Code, Value
@@ -276,28 +277,15 @@ def bug_dtype(x, start, base=1e6):
     ],
 )
 def test_each_planted_bug_fails_its_own_property_and_no_other(planted, fault):
-    failed = []
-    for each in EXERCISES["04-6"].properties:
-        try:
-            each.holds(planted)
-        except AssertionError:
-            failed.append(each.name)
-    assert failed == [fault]
+    assert failed("04-6", planted) == [fault]
 
 
 def test_the_printed_function_has_all_three_bugs():
     """The first is met first; with it repaired, both others are seen."""
-    text = (NOTEBOOKS / "text" / "04_rope.md").read_text(encoding="utf-8")
-    source = re.search(r"^def turn\(.*?(?=\n\ncheck)", text, re.DOTALL | re.MULTILINE)[0]
-    repaired = source.replace("arange(seq,", "arange(start, start + seq,")
-    assert repaired != source
-    start, layout, precision, _ = EXERCISES["04-6"].properties
-    for code, faults in ((source, [start]), (repaired, [layout, precision])):
-        space = {"torch": torch}
-        exec(code, space)
-        for each in faults:
-            with pytest.raises(AssertionError):
-                each.holds(space["turn"])
+    start, layout, precision, _ = (each.name for each in EXERCISES["04-6"].properties)
+    repair = ("arange(seq,", "arange(start, start + seq,")
+    assert failed("04-6", printed("04_rope", "turn"))[0] == start
+    assert {layout, precision} <= set(failed("04-6", printed("04_rope", "turn", repair)))
 
 
 @pytest.mark.parametrize(
@@ -308,22 +296,12 @@ def test_the_printed_function_has_all_three_bugs():
     ],
 )
 def test_each_planted_bug_of_the_mask_fails_its_own_property_and_no_other(planted, fault):
-    failed = []
-    for each in EXERCISES["07-3"].properties:
-        try:
-            each.holds(planted)
-        except AssertionError:
-            failed.append(each.name)
-    assert failed == [fault]
+    assert failed("07-3", planted) == [fault]
 
 
 def test_the_printed_mask_has_all_three_bugs():
-    text = (NOTEBOOKS / "text" / "07_sliding_window_attention.md").read_text(encoding="utf-8")
-    space = {"torch": torch}
-    exec(re.search(r"^def mask\(.*?(?=\n\ncheck)", text, re.DOTALL | re.MULTILINE)[0], space)
-    for each in EXERCISES["07-3"].properties[:3]:
-        with pytest.raises(AssertionError):
-            each.holds(space["mask"])
+    three = {each.name for each in EXERCISES["07-3"].properties[:3]}
+    assert three <= set(failed("07-3", printed("07_sliding_window_attention", "mask")))
 
 
 def test_the_hints_of_chapter_07_are_for_answers_people_reach():

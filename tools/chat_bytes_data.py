@@ -6,8 +6,8 @@ control tokens stand, and every piece is encoded: [id, characters]. Written to
 """
 
 import json
-import os
-import sys
+
+from real_model import source
 
 from qwen2_book import Tokenizer
 from qwen2_book.widgets.chat_bytes import STORED
@@ -48,10 +48,7 @@ def measured(tokenizer: Tokenizer, text: str) -> list[list[int]]:
 
 
 def main() -> None:
-    source = os.environ.get("QWEN2_BOOK_CHECKPOINT")
-    if not source:
-        sys.exit("QWEN2_BOOK_CHECKPOINT is not set: it names the checkpoint with the vocabulary.")
-    tokenizer = Tokenizer.from_file(source)
+    tokenizer = Tokenizer.from_file(source())
     table = {text: measured(tokenizer, text) for text in segments()}
     data = {"texts": TEXTS, "segments": table}
     STORED.write_text(json.dumps(data, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -7,15 +7,14 @@ to `qwen2_book/widgets/gate_neurons.json`.
 """
 
 import json
-import os
 import re
-import sys
 from pathlib import Path
 
 import torch
+from real_model import real_model
 from torch import Tensor
 
-from qwen2_book import Tokenizer, load
+from qwen2_book import Tokenizer
 from qwen2_book.neurons import gates, separation
 from qwen2_book.widgets import gate_neurons
 
@@ -45,11 +44,7 @@ def best(values: Tensor, labels: Tensor) -> list[tuple[int, int]]:
 
 
 def main() -> None:
-    source = os.environ.get("QWEN2_BOOK_CHECKPOINT")
-    if not source:
-        sys.exit("QWEN2_BOOK_CHECKPOINT is not set: it names the checkpoint to look at.")
-    model, tokenizer = load(source, dtype="float32", device="cpu")
-    assert tokenizer is not None
+    model, tokenizer = real_model()
     patterns = json.loads((TEXTS / "labels.json").read_text(encoding="utf-8"))
     texts = {n: (TEXTS / f"{n}.txt").read_text(encoding="utf-8") for n in ("search", "check")}
     ids = {name: tokenizer.encode(text) for name, text in texts.items()}

@@ -7,13 +7,13 @@ whole maps of sixteen, four for each of four scores on the English text. Written
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 
 import torch
+from real_model import real_model
 
-from qwen2_book import load, trace
+from qwen2_book import trace
 from qwen2_book.widgets import head_data
 
 TEXTS = Path(__file__).parent.parent / "notebooks" / "data" / "07_texts"
@@ -38,11 +38,7 @@ def best(attention: torch.Tensor, ids: list[int]) -> list[tuple[int, int]]:
 
 
 def main() -> None:
-    source = os.environ.get("QWEN2_BOOK_CHECKPOINT")
-    if not source:
-        sys.exit("QWEN2_BOOK_CHECKPOINT is not set: it names the checkpoint to look at.")
-    model, tokenizer = load(source, dtype="float32", device="cpu")
-    assert tokenizer is not None
+    model, tokenizer = real_model()
     prompts = []
     mapped: list[tuple[int, int]] = []
     for name, file in (("English", "english"), ("中文", "chinese")):

@@ -6,21 +6,17 @@ tokens of every state at every position, with their probabilities in thousandths
 """
 
 import json
-import os
-import sys
 
-from qwen2_book import load, trace
+from real_model import real_model
+
+from qwen2_book import trace
 from qwen2_book.widgets.logit_lens import SHOWN, STORED, prompt_data
 
 PROMPTS = {"English": "The capital of France is", "中文": "一月、二月、三月、"}
 
 
 def main() -> None:
-    source = os.environ.get("QWEN2_BOOK_CHECKPOINT")
-    if not source:
-        sys.exit("QWEN2_BOOK_CHECKPOINT is not set: it names the checkpoint to look at.")
-    model, tokenizer = load(source, dtype="float32", device="cpu")
-    assert tokenizer is not None
+    model, tokenizer = real_model()
     prompts = []
     for name, text in PROMPTS.items():
         seen = trace(model, tokenizer.encode(text), layers=[], lens=SHOWN)

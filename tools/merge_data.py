@@ -5,9 +5,10 @@ of program text. Written to `qwen2_book/widgets/merge_stepper.json`.
 """
 
 import json
-import os
 import sys
 from pathlib import Path
+
+from real_model import source
 
 from qwen2_book import Tokenizer
 from qwen2_book.widgets import merge_table
@@ -16,13 +17,10 @@ LIMIT = 600_000  # bytes in the page
 
 
 def main() -> None:
-    source = os.environ.get("QWEN2_BOOK_CHECKPOINT")
-    if not source:
-        sys.exit("QWEN2_BOOK_CHECKPOINT is not set: it names the checkpoint to read.")
-    tokenizer = Tokenizer.from_file(source, backend="python")
+    tokenizer = Tokenizer.from_file(source(), backend="python")
     kept, table = merge_table.pack(tokenizer.merges)
     data = {
-        "source": Path(source).name,
+        "source": Path(source()).name,
         "merges": len(tokenizer.merges),
         "kept": kept,
         "always": merge_table.ALWAYS,

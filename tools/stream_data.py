@@ -5,11 +5,10 @@ Needs QWEN2_BOOK_CHECKPOINT. The first tokens of two stories of our own, in Engl
 """
 
 import json
-import os
-import sys
 from pathlib import Path
 
-from qwen2_book import load
+from real_model import real_model
+
 from qwen2_book.trace import residual_states
 from qwen2_book.widgets import stream_data
 
@@ -17,11 +16,7 @@ TEXTS = Path(__file__).parent.parent / "notebooks" / "data" / "07_texts"
 
 
 def main() -> None:
-    source = os.environ.get("QWEN2_BOOK_CHECKPOINT")
-    if not source:
-        sys.exit("QWEN2_BOOK_CHECKPOINT is not set: it names the checkpoint to look at.")
-    model, tokenizer = load(source, dtype="float32", device="cpu")
-    assert tokenizer is not None
+    model, tokenizer = real_model()
     prompts = []
     for name, file in (("English", "english"), ("中文", "chinese")):
         text = (TEXTS / f"{file}.txt").read_text(encoding="utf-8")

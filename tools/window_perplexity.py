@@ -6,14 +6,13 @@ kept visible, in float32. Written to `notebooks/data/07_window_perplexity.json`.
 """
 
 import json
-import os
-import sys
 from pathlib import Path
 
 import torch
+from real_model import real_model
 from torch.nn.functional import cross_entropy
 
-from qwen2_book import Qwen2, load
+from qwen2_book import Qwen2
 
 DATA = Path(__file__).parent.parent / "notebooks" / "data"
 SINKS = (0, 1, 4)
@@ -29,11 +28,7 @@ def perplexity(model: Qwen2, ids: list[int], window: int | None, sinks: int) -> 
 
 
 def main() -> None:
-    source = os.environ.get("QWEN2_BOOK_CHECKPOINT")
-    if not source:
-        sys.exit("QWEN2_BOOK_CHECKPOINT is not set: it names the checkpoint to measure.")
-    model, tokenizer = load(source, dtype="float32", device="cpu")
-    assert tokenizer is not None
+    model, tokenizer = real_model()
     windows = [4, 8, 16, 32, 64, 128, 256, 512]
     texts = {}
     for name in ("english", "chinese", "code"):
