@@ -119,8 +119,11 @@ async function render({ model, el }) {
 
   /** Boxes of tokens from left to right, in lines; returns where the next one would stand. */
   function boxes(nodes, ids, x, y, { pair = -1, fresh = -1, under, colour = "var(--q2b-blue)" }) {
+    let before = "";  // a label between two boxes needs half of its room in each
     ids.forEach((id, i) => {
-      const words = name(id), below = under(id, i), wide = Math.min(WIDE - 12, Math.max(room(words), below.length * 5 + 4));
+      const words = name(id), below = under(id, i), signs = under.between ? (below.length + before.length) / 2 : below.length;
+      const wide = Math.min(WIDE - 12, Math.max(room(words), signs * 5.2 + 4));
+      before = below;
       if (x + wide > WIDE - 4) { x = 6; y += 40; }
       const hot = i === pair || i === pair + 1, squeeze = room(words) > wide ? { textLength: wide - 6, lengthAdjust: "spacingAndGlyphs" } : {};
       if (y < HIGH - 22) nodes.push(
