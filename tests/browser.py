@@ -68,6 +68,22 @@ def watched(browser: Browser, home: str, **options) -> Iterator[tuple[Page, list
         context.close()
 
 
+def settled(page: Page) -> None:
+    """Wait until the figures live, the formulas are set and the fonts are there.
+
+    Not "networkidle": on a busy machine it can stay away for half a minute.
+    """
+    page.wait_for_function(
+        """async () => {
+            await window.MathJax?.startup?.promise;
+            await document.fonts.ready;
+            const figures = [...document.querySelectorAll(".q2b-figure")];
+            return figures.every((figure) => figure.dataset.live === "1");
+        }""",
+        timeout=120_000,
+    )
+
+
 def set_slider(page, figure: str, key: str, value: int) -> None:
     """Move a figure's slider with the arrow keys, as a reader may."""
     slider = page.locator(f'[data-figure="{figure}"] input[data-key="{key}"]')

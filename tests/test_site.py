@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser import LARGE, SMALL, says, set_slider, watched
+from browser import LARGE, SMALL, says, set_slider, settled, watched
 
 from qwen2_book.widgets import HeadWindow, RingBuffer, RopeClocks, WindowExplorer
 
@@ -173,7 +173,7 @@ def test_no_page_asks_for_anything_outside(site, home, browser, way):
     with watched(browser, base, viewport=LARGE) as (page, wrong):
         for name in pages(site):
             page.goto(f"{base}/{name}")
-            page.wait_for_load_state("networkidle")
+            settled(page)
             if name == "notebooks/04_rope.html":
                 page.wait_for_selector("mjx-container svg, mjx-container mjx-math")
         assert wrong == []
@@ -183,7 +183,7 @@ def test_small_screens_scroll_one_way_only(site, home, browser):
     with watched(browser, home, viewport=SMALL) as (page, _):
         for name in pages(site):
             page.goto(f"{home}/{name}")
-            page.wait_for_load_state("networkidle")
+            settled(page)
             width = page.evaluate("document.documentElement.scrollWidth")
             assert width <= 375, (name, width)
 
@@ -223,7 +223,7 @@ def test_axe_finds_nothing_serious(site, home, browser):
             for name in pages(site):
                 page.goto(f"{home}/{name}")
                 page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
-                page.wait_for_load_state("networkidle")
+                settled(page)
                 for fault in Axe().run(page).response["violations"]:
                     if fault["impact"] in ("serious", "critical"):
                         found += [
