@@ -7,6 +7,7 @@ from texts import SAMPLES
 
 from qwen2_book import KVCache, Qwen2, generate, load, trace
 from qwen2_book.checkpoint import gguf_weights
+from qwen2_book.generate import stop_ids
 from qwen2_book.gguf_file import read_head
 
 transformers = pytest.importorskip("transformers")
@@ -74,24 +75,34 @@ def test_logits(real, reference, record_property):
     assert worst <= TOLERANCES[torch.float32]
 
 
-@torch.no_grad()
-def test_greedy_text_of_ten_prompts(real, reference):
-    """64 tokens each: every one is what the reference takes after the same beginning.
-
-    By induction that is the reference's own greedy text; two prompts also go through its `generate`.
-    """
+@pytest.fixture(scope="module")
+def greedy(real):
+    """The prompts, and 64 greedy tokens of each, from one batch padded on the left."""
     model, tokenizer = real
-    for number, text in enumerate(PROMPTS):
-        ids = torch.tensor([prompt_ids(tokenizer, text)])
-        ours = generate(model, ids, 64)
-        logits = reference(torch.cat((ids, ours), 1)).logits
-        theirs = logits[:, ids.shape[1] - 1 : -1].argmax(-1)
-        assert ours.tolist() == theirs.tolist(), text
-        if number < 2:
-            settings = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-            settings |= {"repetition_penalty": 1.0, "max_new_tokens": 64}
-            generated = reference.generate(ids, attention_mask=torch.ones_like(ids), **settings)
-            assert generated[:, ids.shape[1] :].tolist() == ours.tolist()
+    prompts = [prompt_ids(tokenizer, text) for text in PROMPTS]
+    assert len({len(prompt) for prompt in prompts}) > 4
+    rows = generate(model, prompts, 64).tolist()
+    stops = set(stop_ids(model))
+    ends = [next((i + 1 for i, id_ in enumerate(row) if id_ in stops), 64) for row in rows]
+    return prompts, [row[:end] for row, end in zip(rows, ends, strict=True)]
+
+
+@torch.no_grad()
+def test_greedy_text_of_ten_prompts(greedy, reference):
+    """Every token is what the reference takes after the same beginning, read alone, unpadded.
+
+    By induction that is the reference's own greedy text; one prompt also goes through its `generate`.
+    """
+    for prompt, answer in zip(*greedy, strict=True):
+        assert len(answer) > 3
+        logits = reference(torch.tensor([prompt + answer])).logits
+        assert logits[0, len(prompt) - 1 : -1].argmax(-1).tolist() == answer
+    prompt, answer = (part[2] for part in greedy)
+    settings = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    settings |= {"repetition_penalty": 1.0, "max_new_tokens": 24}
+    ids = torch.tensor([prompt])
+    generated = reference.generate(ids, attention_mask=torch.ones_like(ids), **settings)
+    assert generated[0, len(prompt) :].tolist() == answer[:24]
 
 
 @torch.no_grad()
@@ -108,14 +119,12 @@ def test_perplexity_to_four_digits(real, reference):
     assert 1.5 < ours < 20
 
 
-def test_a_padded_batch_gives_the_text_of_each_prompt_alone(real):
-    model, tokenizer = real
-    prompts = [prompt_ids(tokenizer, text) for text in PROMPTS[:8]]
-    assert len({len(prompt) for prompt in prompts}) > 4
-    together = generate(model, prompts, 24).tolist()
-    for prompt, row in zip(prompts, together, strict=True):
-        alone = generate(model, [prompt], 24)[0].tolist()
-        assert row[: len(alone)] == alone
+def test_a_padded_batch_gives_the_text_of_each_prompt_alone(real, greedy):
+    model, _ = real
+    prompts, answers = greedy
+    for row in (0, 3, 8):
+        alone = generate(model, [prompts[row]], 24)[0].tolist()
+        assert alone == answers[row][:24]
 
 
 @torch.no_grad()
