@@ -31,15 +31,20 @@ def seconds(work: Callable[[], object]) -> float:
 def page(results: dict) -> str:
     """The results as a page."""
     about = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
-    lines = ["| tokens before | whole text again, s | with the cache, s | ratio |", "|---:|---:|---:|---:|"]
+    lines = [
+        "| tokens before | whole text again, s | with the cache, s | ratio |",
+        "|---:|---:|---:|---:|",
+    ]
     for length in results["again"]:
         again, cached = results["again"][length], results["cached"][length]
         lines.append(f"| {length} | {again:.2f} | {cached:.3f} | {again / cached:.1f} |")
     return (
         "# What the next token costs\n\nThis page is written by `python -m benchmarks.generation`; "
-        "the numbers are in [generation.json](generation.json).\n\nThe shapes of Qwen2-0.5B, random "
-        f"weights, float32, one text; {about}. The fastest of {results['rounds']} interleaved "
-        "rounds; the machine was not idle.\n\n" + "\n".join(lines) + "\n"
+        "the numbers are in [generation.json](generation.json).\n\nThe shapes of Qwen2-0.5B, "
+        f"random weights, float32, one text; {about}. The fastest of "
+        f"{results['rounds']} interleaved rounds; the machine was not idle.\n\n"
+        + "\n".join(lines)
+        + "\n"
     )
 
 

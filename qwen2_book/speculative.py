@@ -1,4 +1,4 @@
-"""Speculative decoding: a cheap draft proposes tokens, and one pass of the model judges them all."""
+"""Speculative decoding: a cheap draft proposes tokens, and one pass of the model judges all."""
 
 import dataclasses
 from collections.abc import Sequence

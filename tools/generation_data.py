@@ -2,8 +2,8 @@
 
 Needs QWEN2_BOOK_CHECKPOINT. Greedy continuations under repetition penalties; draws of one story at
 several settings; speculative decoding with drafts made of the model itself. Takes a quarter of an
-hour on one core; written to `notebooks/data/11_generation.json`. A part may be named to do it alone:
-`penalty`, `settings` or `drafts`.
+hour on one core; written to `notebooks/data/11_generation.json`. A part may be named to do it
+alone: `penalty`, `settings` or `drafts`.
 """
 
 import json
@@ -72,7 +72,7 @@ def settings(model: Qwen2, tokenizer: Tokenizer) -> dict[str, dict]:
 
 
 def drafts(model: Qwen2, tokenizer: Tokenizer) -> dict[str, dict]:
-    """Passes, proposed and accepted tokens, for each task and draft; greedy and at temperature 0.7."""
+    """Tokens made, passes, proposed and accepted, for each task and draft; greedy and sampled."""
     found: dict[str, dict] = {}
     for task, question in TASKS.items():
         ids = tokenizer.apply_chat_template([{"role": "user", "content": question}])
@@ -80,7 +80,7 @@ def drafts(model: Qwen2, tokenizer: Tokenizer) -> dict[str, dict]:
         for sampler, how in ((None, "greedy"), (Sampler(0.7, 20, 0.8, seed=0), "sampled")):
             kinds: dict = {"look-up": PromptLookup()}
             for name, gone in DROPPED.items():
-                kept = [layer for layer in range(model.config.num_hidden_layers) if layer not in gone]
+                kept = [n for n in range(model.config.num_hidden_layers) if n not in gone]
                 kinds[name] = ModelDraft(with_layers(model, kept), sampler)
             for name, draft in kinds.items():
                 run = speculate(model, ids, draft, NEW, COUNT, sampler)

@@ -152,8 +152,8 @@ class SamplingKnobs(Figure):
         found, outcome = self.data["prompts"][self.prompt], self.outcome()
         best = int(outcome.probabilities.argmax())
         return (
-            f"Left, the likeliest tokens after “{found['text']}” as pairs of bars, before and after "
-            f"the knobs; right, probability against rank, both axes logarithmic. {outcome.kept:,} "
-            f"tokens are left; the likeliest, “{found['tokens'][best]}”, has "
+            f"Left, the likeliest tokens after “{found['text']}” as pairs of bars, before and "
+            f"after the knobs; right, probability against rank, both axes logarithmic. "
+            f"{outcome.kept:,} tokens are left; the likeliest, “{found['tokens'][best]}”, has "
             f"{outcome.probabilities[best]:.1%}."
         )
