@@ -10,6 +10,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -63,11 +64,9 @@ def main() -> None:
     for _ in range(options.rounds + 1):  # the first warms up, and is kept where it is the fastest
         for length, cache in caches.items():
             cache.truncate(length)
-            works = {
-                "again": lambda n=length: model(text[:, : n + 1], last_only=True),
-                "cached": lambda n=length, kept=cache: model(text[:, n : n + 1], kept),
-            }
-            for kind, work in works.items():
+            again = partial(model, text[:, : length + 1], last_only=True)
+            cached = partial(model, text[:, length : length + 1], cache)
+            for kind, work in (("again", again), ("cached", cached)):
                 took = seconds(work)
                 best[kind][str(length)] = min(took, best[kind].get(str(length), took))
     ordered = {kind: {str(n): found[str(n)] for n in LENGTHS} for kind, found in best.items()}

@@ -22,7 +22,8 @@ class Reader:
     """
 
     def __init__(self, model: Qwen2, capacity: int = 4096) -> None:
-        self.model, self.ids, self.tokens_run = model, [], 0
+        self.model, self.tokens_run = model, 0
+        self.ids: list[int] = []
         self.cache = KVCache(model.config, 1, capacity, model.device, model.dtype, ring=False)
 
     @torch.no_grad()
