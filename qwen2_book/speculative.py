@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,7 @@ class Reader:
         return torch.cat(found)[-last:, : self.model.vocab_limit]
 
 
+@runtime_checkable
 class Draft(Protocol):
     """Whatever can guess how a text goes on."""
 
