@@ -31,7 +31,8 @@ ORDER = """
     exercises.stream_checks exercises.stream exercises.rope_checks exercises.rope
     exercises.attention_checks
     exercises.attention exercises.swiglu_checks exercises.swiglu exercises.window_checks
-    exercises.window exercises.chatml_checks exercises.chatml cli
+    exercises.window exercises.generation_checks exercises.generation
+    exercises.chatml_checks exercises.chatml cli
 """.split()
 
 
