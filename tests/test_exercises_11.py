@@ -25,21 +25,24 @@ def test_the_printed_functions_have_their_bugs():
     assert found == ["a sum of one", "the model's distribution stays", "both ways together"]
 
 
-def test_each_repair_of_the_penalty_leaves_the_others():
+def test_every_bug_left_in_the_penalty_is_named():
+    old = "for token in history:"
     sign = (
         "logits[token] = logits[token] / penalty",
         "x = logits[token]\n        logits[token] = x / penalty if x > 0 else x * penalty",
     )
-    copy = ("for token in history:", "logits = logits.clone()\n    for token in history:")
-    once = ("for token in history:", "for token in set(history):")
-    padding = ("for token in history:", "for token in (t for t in history if t >= 0):")
-    for repair, wanted in (
-        (sign, "a negative logit falls"),
-        (once, "a token that stands there twice"),
-        (padding, "padding"),
-        (copy, "the logits that came in"),
+    copy = (old, f"logits = logits.clone()\n    {old}")
+    both = (old, "for token in {t for t in history if t >= 0}:")
+    twice = (old, "for token in [t for t in history if t >= 0]:")
+    padding = (old, "for token in set(history):")
+    assert failed("11-3", printed(CHAPTER, "penalised", sign, copy, both)) == []
+    for repairs, wanted in (
+        ((copy, both), "a negative logit falls"),
+        ((sign, copy, twice), "a token that stands there twice"),
+        ((sign, copy, padding), "padding"),
+        ((sign, both), "the logits that came in"),
     ):
-        assert wanted not in failed("11-3", printed(CHAPTER, "penalised", repair)), wanted
+        assert failed("11-3", printed(CHAPTER, "penalised", *repairs))[0] == wanted
 
 
 def test_the_penalty_is_the_samplers():
