@@ -140,7 +140,7 @@ class SamplingKnobs(Figure):
                 cut_inside, total = True, total * self.top_p / 100
         chances = weights / total
         positive = chances[chances > 0]
-        entropy = -(positive * np.log(positive)).sum()
+        entropy = 0.0 - (positive * np.log(positive)).sum()
         if others and not cut_inside:
             mean = rest["means"][self.temperature - 1] + shift
             entropy -= others / total * (mean - math.log(total))
