@@ -1,7 +1,7 @@
 """Store rows of real weights for the figure of blocks: `python tools/weight_rows.py`.
 
 Needs QWEN2_BOOK_CHECKPOINT and the GGUF file beside it, from which the rows are dequantised: float32
-numbers, of types fine enough (Q8_0, Q6_K) to stand for the weights before rounding. Written to
+numbers of tensors stored as Q8_0, fine enough to stand for the weights before rounding. Written to
 `qwen2_book/widgets/weight_block.json`.
 """
 
@@ -17,9 +17,9 @@ from qwen2_book.gguf_file import read_head
 from qwen2_book.widgets import weight_block
 
 ROWS = [
-    ("output.weight", 9707, "head, token “Hello”"),
-    ("blk.0.attn_v.weight", 59, "values, layer 0"),
-    ("blk.0.ffn_down.weight", 190, "down, layer 0"),
+    ("output.weight", 9707, "head, “Hello”"),
+    ("output.weight", 113012, "head, “不仅如此”"),
+    ("blk.8.attn_v.weight", 105, "values, layer 8"),
 ]
 
 

@@ -170,7 +170,7 @@ function render({ model, el }) {
     const state = now(), { kind, block, mine, after, errors, name } = state;
     drawPlot(state);
     drawBars(state);
-    const said = mine.map((p) => p.scale?.toPrecision(3)).filter(Boolean).join(" and ");
+    const said = mine.filter((p) => p.scale).map((p) => Math.abs(p.scale).toPrecision(3)).join(" and ");
     const start = mine[0].start ? `, from ${mine[0].start.toPrecision(3)} up` : "";
     const lost = after.filter((v) => v === 0).length;
     result.textContent = `${name}, block ${block} in ${kind}: ${bits[kind]} bits a weight; ` +

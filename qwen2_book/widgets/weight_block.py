@@ -47,9 +47,9 @@ class WeightBlock(Figure):
 
     _esm = source("weight_block")
     data = traitlets.Dict().tag(sync=True)
-    row = traitlets.Int(2).tag(sync=True)
+    row = traitlets.Int(0).tag(sync=True)
     kind = traitlets.Enum(KINDS, "Q4_0").tag(sync=True)
-    block = traitlets.Int(19).tag(sync=True)
+    block = traitlets.Int(4).tag(sync=True)
     stretch = traitlets.Int(10).tag(sync=True)
     sizes = traitlets.List().tag(sync=True)
 
