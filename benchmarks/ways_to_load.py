@@ -3,7 +3,7 @@
     QWEN2_BOOK_CHECKPOINT=folder python -m benchmarks.ways_to_load [--rounds 5]
 
 Every measurement is a fresh process, the ways in turn, the file in the system's cache. Only the
-weights are loaded, no tokenizer. Writes benchmarks/ways_to_load.json and benchmarks/ways_to_load.md.
+weights are loaded, no tokenizer. Writes benchmarks/ways_to_load.json and ways_to_load.md.
 """
 
 import argparse
@@ -98,7 +98,7 @@ def measure(way: str, folder: Path) -> None:
 def page(results: dict) -> str:
     """The results as a page."""
     lines = [
-        "| way | loaded | and one token | peak, loaded | peak, one token | of it the process's own |",
+        "| way | loaded | and one token | peak, loaded | peak, one token | of it private |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for way, cell in results["medians"].items():
@@ -110,11 +110,11 @@ def page(results: dict) -> str:
         lines.append(f"| {way} | {' | '.join([*times, *sizes])} |")
     about = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
     return (
-        "# Ways to load a checkpoint\n\nThis page is written by `python -m benchmarks.ways_to_load`"
-        "; the single runs are in [ways_to_load.json](ways_to_load.json).\n\n"
-        f"{results['checkpoint']}, a file of {results['weights']:,} bytes; {about}. Fresh processes "
-        f"in turn, the file in the system's cache, {results['rounds']} rounds, medians; the machine "
-        "was not idle. Memory as a multiple of the file: the most that was resident, less what was "
+        "# Ways to load a checkpoint\n\nThis page is written by `python -m "
+        "benchmarks.ways_to_load`; the single runs are in [ways_to_load.json](ways_to_load.json).\n\n"
+        f"{results['checkpoint']}, a file of {results['weights']:,} bytes; {about}. Fresh "
+        f"processes in turn, the file in the system's cache, {results['rounds']} rounds, medians; "
+        "the machine was not idle. Memory as a multiple of the file: the most that was resident, less what was "
         "before, pages of the file included; the last column is what no file backs, at the end.\n\n"
         + "\n".join(lines)
         + "\n"

@@ -1,7 +1,7 @@
 """Blocks of a GGUF file: weights in, bytes out, and what is read back.
 
 The `gguf` library reads every type, and writes those of one level: a block of 32 weights with its
-scale. The K-quants, whose scales are quantised in their turn, are written here, in plain NumPy: each
+scale. The K-quants, whose scales are quantised in their turn, are written here, in NumPy: each
 scale from the largest weight, without the search for better ones that llama.cpp makes. The layouts
 are those of the library's readers.
 """
