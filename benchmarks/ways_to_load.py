@@ -111,11 +111,12 @@ def page(results: dict) -> str:
     about = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
     return (
         "# Ways to load a checkpoint\n\nThis page is written by `python -m "
-        "benchmarks.ways_to_load`; the single runs are in [ways_to_load.json](ways_to_load.json).\n\n"
+        "benchmarks.ways_to_load`; the single runs are in "
+        "[ways_to_load.json](ways_to_load.json).\n\n"
         f"{results['checkpoint']}, a file of {results['weights']:,} bytes; {about}. Fresh "
         f"processes in turn, the file in the system's cache, {results['rounds']} rounds, medians; "
-        "the machine was not idle. Memory as a multiple of the file: the most that was resident, less what was "
-        "before, pages of the file included; the last column is what no file backs, at the end.\n\n"
+        "the machine was not idle. Memory as a multiple of the file: the most that was resident, "
+        "less what was before, pages of the file included; the last column is what no file backs, at the end.\n\n"
         + "\n".join(lines)
         + "\n"
     )
