@@ -116,9 +116,8 @@ def page(results: dict) -> str:
         f"{results['checkpoint']}, a file of {results['weights']:,} bytes; {about}. Fresh "
         f"processes in turn, the file in the system's cache, {results['rounds']} rounds, medians; "
         "the machine was not idle. Memory as a multiple of the file: the most that was resident, "
-        "less what was before, pages of the file included; the last column is what no file backs, at the end.\n\n"
-        + "\n".join(lines)
-        + "\n"
+        "less what was before, pages of the file included; the last column is what no "
+        "file backs, at the end.\n\n" + "\n".join(lines) + "\n"
     )
 
 

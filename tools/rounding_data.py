@@ -7,7 +7,6 @@ Written to `notebooks/data/10_rounding.json`.
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -31,13 +30,13 @@ def rounded(weight: Tensor, kind: str) -> Tensor:
 
 
 @torch.no_grad()
-def round_all(model: Qwen2, folder: Path, change: Callable[[Tensor], Tensor]) -> None:
-    """Give every matrix of the model its stored weights, changed; the head is the embedding."""
+def round_all(model: Qwen2, folder: Path, kind: str) -> None:
+    """Give every matrix of the model its stored weights, rounded; the head is the embedding."""
     stored = read_tensors(read_folder(folder), torch.bfloat16, torch.device("cpu"))
     parameters = dict(model.named_parameters())
     for name, weight in stored:
         if weight.ndim == 2:
-            parameters[name].copy_(change(weight))
+            parameters[name].copy_(rounded(weight, kind))
 
 
 @torch.no_grad()
@@ -52,7 +51,7 @@ def main() -> None:
     model, tokenizer = real_model()
     found = {"as stored": perplexity(model, tokenizer)}
     for kind in KINDS:
-        round_all(model, Path(source()), lambda weight, kind=kind: rounded(weight, kind))
+        round_all(model, Path(source()), kind)
         found[kind] = perplexity(model, tokenizer)
         print(kind, found[kind], flush=True)
     stored = {"source": model.name_or_path, "perplexity": found}

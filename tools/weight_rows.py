@@ -1,7 +1,7 @@
 """Store rows of real weights for the figure of blocks: `python tools/weight_rows.py`.
 
-Needs QWEN2_BOOK_CHECKPOINT and the GGUF file beside it, from which the rows are dequantised: numbers
-of tensors stored as Q8_0, fine enough to stand for the weights before rounding. Written to
+Needs QWEN2_BOOK_CHECKPOINT and the GGUF file beside it, from which the rows are dequantised:
+numbers of tensors stored as Q8_0, fine enough to stand for the weights before rounding. Written to
 `qwen2_book/widgets/weight_block.json`.
 """
 

@@ -51,7 +51,7 @@ class WeightBlock(Figure):
     kind = traitlets.Enum(KINDS, "Q4_0").tag(sync=True)
     block = traitlets.Int(4).tag(sync=True)
     stretch = traitlets.Int(10).tag(sync=True)
-    sizes = traitlets.List().tag(sync=True)
+    sizes: traitlets.List = traitlets.List().tag(sync=True)
 
     def __init__(self, data: dict[str, Any] | None = None, **state: Any) -> None:
         data = data or stored()
