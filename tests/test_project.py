@@ -28,10 +28,10 @@ ORDER = """
     widgets.model_map widgets.stream_data widgets.residual_stream widgets.ring_buffer
     widgets.rope_clocks widgets.weight_block widgets.window_explorer exercises.base
     exercises.meet_checks exercises.meet exercises.tokenizer_checks exercises.tokenizer
-    exercises.stream_checks exercises.stream exercises.rope_checks exercises.rope exercises.attention_checks
-    exercises.attention exercises.swiglu_checks exercises.swiglu exercises.window_checks
-    exercises.window exercises.checkpoints_checks exercises.checkpoints exercises.chatml_checks
-    exercises.chatml cli
+    exercises.stream_checks exercises.stream exercises.rope_checks exercises.rope
+    exercises.attention_checks exercises.attention exercises.swiglu_checks exercises.swiglu
+    exercises.window_checks exercises.window exercises.checkpoints_checks exercises.checkpoints
+    exercises.chatml_checks exercises.chatml cli
 """.split()
 
 
