@@ -18,9 +18,9 @@ EXERCISES: dict[str, Exercise] = {
     "10-2": Value(
         expected=checks.tensors_of_moe,
         praise="Seventeen a layer and three outside. In the safetensors files the same weights are "
-        "5,415 tensors.",
+        "5,771 tensors.",
         hints={
-            5_415: "That is the safetensors form, three tensors for each of 64 experts. A GGUF "
+            5_771: "That is the safetensors form, three tensors for each of 64 experts. A GGUF "
             "file stacks the experts of a layer.",
             478: "One short: is the head of the 57B tied?",
             339: "That is the dense 7B. A mixture has a router, a shared expert and its gate.",
