@@ -68,12 +68,15 @@ def believing(data):
 def test_a_header_that_is_believed_is_refused():
     assert failed("10-3", believing) == [
         "refuses a truncated file",
-        "refuses an absurd header length",
         "refuses a shape that does not fit its bytes",
         "refuses overlaps",
         "refuses gaps",
     ]
     assert "“refuses a truncated file” fails" in check("10-3", believing).message
+
+
+def test_a_reader_that_accepts_everything_fails_everywhere():
+    assert len(failed("10-3", lambda data: {})) == 6
 
 
 def test_offsets_from_the_start_of_the_data_are_refused():

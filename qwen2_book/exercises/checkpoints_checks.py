@@ -173,7 +173,7 @@ def _interleaved(weight: Tensor, heads: int) -> Tensor:
 
 
 def _file(output: bool) -> dict[str, Tensor]:
-    shapes = {"attn_q.weight": (48, 6), "attn_k.weight": (16, 6), "token_embd.weight": (9, 6)}
+    shapes = {"attn_q.weight": (32, 6), "attn_k.weight": (16, 6), "token_embd.weight": (9, 6)}
     if output:
         shapes["output.weight"] = (9, 6)
     return {name: _random(*shape, seed=i) for i, (name, shape) in enumerate(shapes.items())}
@@ -182,7 +182,7 @@ def _file(output: bool) -> dict[str, Tensor]:
 def rows_of_qwen2(convert: Callable) -> None:
     """A qwen2 file's rows stand as they should already."""
     tensors = _file(output=True)
-    found = convert(dict(tensors), "qwen2", 6, 2, False)
+    found = convert(dict(tensors), "qwen2", 4, 2, False)
     for name in ("attn_q.weight", "attn_k.weight"):
         assert torch.equal(found[name], tensors[name])
 
@@ -191,9 +191,9 @@ def rows_of_llama(convert: Callable) -> None:
     """A llama file's rows go back, with the keys' own number of heads."""
     tensors = _file(output=True)
     stored = dict(tensors)
-    for name, heads in (("attn_q.weight", 6), ("attn_k.weight", 2)):
+    for name, heads in (("attn_q.weight", 4), ("attn_k.weight", 2)):
         stored[name] = _interleaved(tensors[name], heads)
-    found = convert(stored, "llama", 6, 2, False)
+    found = convert(stored, "llama", 4, 2, False)
     for name in ("attn_q.weight", "attn_k.weight"):
         assert torch.equal(found[name], tensors[name])
 
@@ -201,12 +201,12 @@ def rows_of_llama(convert: Callable) -> None:
 def head_of_the_file(convert: Callable) -> None:
     """A head that the file holds is taken, whatever the configuration says."""
     tensors = _file(output=True)
-    found = convert(dict(tensors), "qwen2", 6, 2, True)
+    found = convert(dict(tensors), "qwen2", 4, 2, True)
     assert torch.equal(found["output.weight"], tensors["output.weight"])
 
 
 def head_tied(convert: Callable) -> None:
     """Without one, a tied head is the embedding."""
     tensors = _file(output=False)
-    found = convert(dict(tensors), "qwen2", 6, 2, True)
+    found = convert(dict(tensors), "qwen2", 4, 2, True)
     assert torch.equal(found["output.weight"], tensors["token_embd.weight"])
