@@ -108,7 +108,7 @@ EXERCISES: dict[str, Exercise] = {
             Property(
                 "the rows of Llama",
                 checks.rows_of_llama,
-                "Four query heads share two key heads here. By which number are the keys' rows cut?",
+                "Four query heads share two key heads. By which number are the keys' rows cut?",
             ),
             Property(
                 "a head in the file",
