@@ -7,6 +7,7 @@ no message ever holds the solution. Functions are run against properties that na
 from qwen2_book.exercises import (
     attention,
     chatml,
+    checkpoints,
     generation,
     meet,
     rope,
@@ -25,6 +26,7 @@ EXERCISES: dict[str, Exercise] = {
     **attention.EXERCISES,
     **swiglu.EXERCISES,
     **window.EXERCISES,
+    **checkpoints.EXERCISES,
     **generation.EXERCISES,
     **chatml.EXERCISES,
 }

@@ -17,6 +17,7 @@ from qwen2_book.widgets.residual_stream import ResidualStream
 from qwen2_book.widgets.ring_buffer import RingBuffer
 from qwen2_book.widgets.rope_clocks import RopeClocks
 from qwen2_book.widgets.sampling_knobs import SamplingKnobs
+from qwen2_book.widgets.weight_block import WeightBlock
 from qwen2_book.widgets.window_explorer import WindowExplorer
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "RingBuffer",
     "RopeClocks",
     "SamplingKnobs",
+    "WeightBlock",
     "WindowExplorer",
     "names",
     "source",
