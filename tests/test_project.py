@@ -19,13 +19,14 @@ ORDER = """
     norm rope window cache attention feedforward moe model
     checkpoint.files checkpoint.layout checkpoint.safetensors_file checkpoint.gguf_weights
     checkpoint.hub checkpoint.source sampling generate loading saving trace neurons costs
+    parity
     style plots
     training.data training.loss training.run_folder training.loop training.sft training.dpo
     training.reward training.lora training.curve
     world.words world.sentences world.story world.facts world.talk world.documents world.score
     widgets.base widgets.chat_bytes widgets.gate_neurons widgets.head_data widgets.head_window
     widgets.heads_bill widgets.logit_lens widgets.merge_table widgets.merge_stepper
-    widgets.model_map widgets.stream_data widgets.residual_stream widgets.ring_buffer
+    widgets.model_map widgets.parity_ladder widgets.stream_data widgets.residual_stream widgets.ring_buffer
     widgets.rope_clocks widgets.window_explorer exercises.base exercises.meet_checks
     exercises.meet exercises.tokenizer_checks exercises.tokenizer exercises.stream_checks
     exercises.stream exercises.rope_checks exercises.rope exercises.attention_checks
