@@ -1,6 +1,8 @@
 """The parity ladder: two models side by side, and the name of the first tensor that differs."""
 
+import argparse
 import importlib.util
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from qwen2_book.config import Qwen2Config, RopeScaling
+from qwen2_book.loading import load
 from qwen2_book.model import Qwen2
 
 TOLERANCE = 1e-4  # on distances in float32; rounding alone stays a hundred times below
@@ -48,10 +51,10 @@ def record(model: nn.Module, token_ids: Int[Tensor, "batch seq"]) -> dict[str, T
     hooks = []
     for name, part in model.named_modules():
         if name:
-            into, out = (lambda _, given, n=f"{name}, input": keep(n, given)), (
-                lambda _, given, made, n=name: keep(n, made)
-            )
-            hooks += [part.register_forward_pre_hook(into), part.register_forward_hook(out)]
+            hooks += [
+                part.register_forward_pre_hook(lambda _, given, n=name: keep(f"{n}, input", given)),
+                part.register_forward_hook(lambda _, given, made, n=name: keep(n, made)),
+            ]
     try:
         result = model(token_ids)
     finally:
@@ -156,13 +159,42 @@ def copy_of(file: Path, model: Qwen2) -> nn.Module:
     return copy
 
 
-def report(file: Path, models: dict[str, tuple[Qwen2, Tensor]]) -> Iterator[str]:
-    """One line for each model and its token ids: equal, or the first tensor that differs."""
+def report(file: Path, models: dict[str, tuple[Qwen2, Tensor]]) -> Iterator[tuple[bool, str]]:
+    """For each model and its token ids whether the file's copy agrees, and a line that says so."""
     for name, (model, token_ids) in models.items():
         found = distances(copy_of(file, model), model, token_ids)
         wrong = [(place, each) for place, each in enumerate(found) if not found[each] <= TOLERANCE]
         if not wrong:
-            yield f"{name}: all {len(found)} tensors agree, logits within {found['logits']:.0e}"
+            yield True, f"{name}: all {len(found)} tensors agree, logits to {found['logits']:.0e}"
         else:
             place, each = wrong[0]
-            yield f"{name}: FIRST DIFFERENCE at {each}, {found[each]:.2g} ({place} before it agree)"
+            off = f"off by {found[each]:.2g}; the {place} before it agree"
+            yield False, f"{name}: FIRST DIFFERENCE at {each}, {off}"
+
+
+def main() -> None:
+    """Compare a file's class `Qwen2` with the package's: `python -m qwen2_book.parity my_model.py`.
+
+    On a small random model of every layout, and on checkpoints where their folders are named. Ends
+    with 1 where a tensor differs.
+    """
+    parser = argparse.ArgumentParser(prog="python -m qwen2_book.parity", description=__doc__)
+    parser.add_argument("file", type=Path, help="a Python file with a class Qwen2(config)")
+    parser.add_argument("checkpoints", nargs="*", help="folders or .gguf files to compare on, too")
+    options = parser.parse_args()
+    models: dict[str, tuple[Qwen2, Tensor]] = {}
+    for name, config in layouts().items():
+        models[name] = random_model(config), random_ids(config)
+    for source in options.checkpoints:
+        model, _ = load(source, device="cpu", dtype="float32")
+        models[model.name_or_path] = model, random_ids(model.config, 1, 24)
+    try:
+        lines = list(report(options.file, models))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    sys.stdout.write("".join(f"{line}\n" for _, line in lines))
+    sys.exit(0 if all(agrees for agrees, _ in lines) else 1)
+
+
+if __name__ == "__main__":
+    main()

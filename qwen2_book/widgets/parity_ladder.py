@@ -109,7 +109,9 @@ class ParityLadder(Figure):
     def description(self) -> str:
         name, run = list(self.data["bugs"])[self.bug], self.run()
         where = self.first()
-        said = f"The first tensor further off is {where[0]}" if where else "No tensor is further off"
+        said = (
+            f"The first tensor further off is {where[0]}" if where else "No tensor is further off"
+        )
         return (
             f"Left, the distance of the residual stream after each layer from that of the sound "
             f"model, on a logarithmic axis, with “{name}” planted in layer "
