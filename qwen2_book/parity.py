@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from qwen2_book.checkpoint.layout import shapes
 from qwen2_book.config import Qwen2Config, RopeScaling
 from qwen2_book.loading import load
 from qwen2_book.model import Qwen2
@@ -153,10 +154,22 @@ def copy_of(file: Path, model: Qwen2) -> nn.Module:
         raise ValueError(f"{file}: expected a class Qwen2(config) in it, as in qwen2_book.model.")
     copy = module.Qwen2(model.config).to(model.dtype).eval()
     try:
-        copy.load_state_dict(model.state_dict())
+        load_as_from_file(copy, model)
     except RuntimeError as error:
         raise ValueError(f"{file}: names or shapes are not the checkpoint's. {error}") from None
     return copy
+
+
+def load_as_from_file(copy: nn.Module, model: Qwen2) -> None:
+    """Give a module the tensors that the model's checkpoint would hold: a tied head is not one.
+
+    Raises RuntimeError where names or shapes are others.
+    """
+    state = model.state_dict()
+    left = copy.load_state_dict({name: state[name] for name in shapes(model.config)}, strict=False)
+    missing = [name for name in left.missing_keys if name != "lm_head.weight"]
+    if missing or left.unexpected_keys:
+        raise RuntimeError(f"Missing: {missing[:5]}; not used: {left.unexpected_keys[:5]}.")
 
 
 def report(file: Path, models: dict[str, tuple[Qwen2, Tensor]]) -> Iterator[tuple[bool, str]]:
