@@ -26,12 +26,13 @@ ORDER = """
     world.words world.sentences world.story world.facts world.talk world.documents world.score
     widgets.base widgets.chat_bytes widgets.gate_neurons widgets.head_data widgets.head_window
     widgets.heads_bill widgets.logit_lens widgets.merge_table widgets.merge_stepper
-    widgets.model_map widgets.parity_ladder widgets.stream_data widgets.residual_stream widgets.ring_buffer
-    widgets.rope_clocks widgets.window_explorer exercises.base exercises.meet_checks
-    exercises.meet exercises.tokenizer_checks exercises.tokenizer exercises.stream_checks
-    exercises.stream exercises.rope_checks exercises.rope exercises.attention_checks
+    widgets.model_map widgets.parity_ladder widgets.stream_data widgets.residual_stream
+    widgets.ring_buffer widgets.rope_clocks widgets.window_explorer exercises.base
+    exercises.meet_checks exercises.meet exercises.tokenizer_checks exercises.tokenizer
+    exercises.stream_checks exercises.stream exercises.rope_checks exercises.rope exercises.attention_checks
     exercises.attention exercises.swiglu_checks exercises.swiglu exercises.window_checks
-    exercises.window exercises.chatml_checks exercises.chatml cli
+    exercises.window exercises.whole_checks exercises.whole exercises.chatml_checks
+    exercises.chatml cli
 """.split()
 
 

@@ -1,7 +1,8 @@
-"""Plant one bug in one layer of the real model, and store what differs: `python tools/parity_bugs.py`.
+"""Plant a bug in a layer of the real model, store what differs: `python tools/parity_bugs.py`.
 
-Written to `qwen2_book/widgets/parity_ladder.json` for the figure of chapter 09: for each bug and each of a
-few layers, the distance of every tensor of the run from the sound model's, on one text. Takes two minutes.
+Written to `qwen2_book/widgets/parity_ladder.json` for the figure of chapter 09: for each bug and
+each of a few layers, the distance of every tensor of the run from the sound model's, on one text.
+Takes two minutes.
 """
 
 import json
@@ -31,18 +32,19 @@ def share(lamps, windows):
 
 def norm_eps(model: Qwen2, layer: int) -> None:
     """0.00001 inside the root of both norms, in place of 0.000001."""
-    block = model.model.layers[layer]
+    block: Any = model.model.layers[layer]
     block.input_layernorm.eps = block.post_attention_layernorm.eps = 1e-5
 
 
 def no_value_bias(model: Qwen2, layer: int) -> None:
     """The values' bias is not added."""
-    linear = model.model.layers[layer].self_attn.v_proj
+    attention: Any = model.model.layers[layer].self_attn
+    linear = attention.v_proj
     linear.forward = lambda x: F.linear(x, linear.weight)
 
 
 def _attention(model: Qwen2, layer: int, way: Callable[..., Tensor]) -> None:
-    block = model.model.layers[layer].self_attn
+    block: Any = model.model.layers[layer].self_attn
 
     def forward(x: Tensor, cos: Tensor, sin: Tensor, mask: Any = None, cache: Any = None) -> Tensor:
         query, key, value = (block._heads(p(x)) for p in (block.q_proj, block.k_proj, block.v_proj))
@@ -87,7 +89,7 @@ def one_ahead(model: Qwen2, layer: int) -> None:
 
 def gate_and_up(model: Qwen2, layer: int) -> None:
     """Gate and up exchanged: SiLU acts on the wrong half."""
-    mlp = model.model.layers[layer].mlp
+    mlp: Any = model.model.layers[layer].mlp
     mlp.forward = lambda x: mlp.down_proj(mlp.gate_proj(x) * F.silu(mlp.up_proj(x)))
 
 
@@ -103,13 +105,18 @@ def from_one(model: Qwen2, layer: int) -> None:
 
 
 def half_products(model: Qwen2, layer: int) -> None:
-    """The layer's matrix products in bfloat16: no bug either, but rounding a thousand times as coarse."""
+    """Matrix products in bfloat16: no bug either, but rounding a thousand times as coarse."""
     half = torch.bfloat16
-    for linear in model.model.layers[layer].modules():
-        if isinstance(linear, torch.nn.Linear):
-            bias = None if linear.bias is None else linear.bias.to(half)
-            weight = linear.weight.to(half)
-            linear.forward = lambda x, w=weight, b=bias: F.linear(x.to(half), w, b).float()
+
+    def rounded(linear: torch.nn.Linear) -> Callable[[Tensor], Tensor]:
+        weight = linear.weight.to(half)
+        bias = None if linear.bias is None else linear.bias.to(half)
+        return lambda x: F.linear(x.to(half), weight, bias).float()
+
+    block: Any = model.model.layers[layer]
+    linears: list[Any] = [part for part in block.modules() if isinstance(part, torch.nn.Linear)]
+    for linear in linears:
+        linear.forward = rounded(linear)
 
 
 BUGS: dict[str, Callable[[Qwen2, int], None]] = {

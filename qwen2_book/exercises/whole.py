@@ -69,7 +69,7 @@ EXERCISES: dict[str, Exercise] = {
             Property(
                 "missing, or of another shape",
                 missing,
-                "A missing tensor has no distance; one of shape (1, 2) broadcasts, and seems equal.",
+                "A missing tensor has no distance; one of shape (1, 2) broadcasts and seems equal.",
             ),
             Property(
                 "zeros",
@@ -123,7 +123,7 @@ EXERCISES: dict[str, Exercise] = {
         hints={
             6: "A dense layout has no router.",
             1: "Dense layers between the experts do not save the layers that have some.",
-            0: "The weights of the chosen experts sum to less than one. Renormalising changes that.",
+            0: "The weights of the chosen experts sum to less than one; renormalised, to one.",
         },
         otherwise="Not yet. Which layouts have experts at all?",
     ),

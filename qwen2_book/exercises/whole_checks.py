@@ -135,7 +135,8 @@ def block_case(
                 if name.endswith("bias") and not biases:
                     each.zero_()
             if twins:
-                layer.mlp.up_proj.weight.copy_(layer.mlp.gate_proj.weight)
+                named = dict(layer.named_parameters())
+                named["mlp.up_proj.weight"].copy_(named["mlp.gate_proj.weight"])
             weights = {
                 ".".join(name.split(".")[-2:]): each.clone()
                 for name, each in layer.state_dict().items()

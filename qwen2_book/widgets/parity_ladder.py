@@ -1,4 +1,4 @@
-"""The parity ladder on a real model: a planted bug, a tolerance, and the first tensor that differs."""
+"""The parity ladder on a real model: a planted bug, a tolerance, the first tensor that differs."""
 
 import json
 import math
@@ -60,9 +60,9 @@ def stored() -> dict[str, Any]:
 class ParityLadder(Figure):
     """Left, how far the stream is off after each layer; right, the tensors of one layer.
 
-    bug: which of the stored changes. at: in which of the layers it is planted, by its place in the list.
-    tolerance: tenths of a power of ten; what is further off counts as different. look: the layer
-    whose tensors are shown.
+    bug: which of the stored changes. at: in which of the layers it is planted, by its place in the
+    list. tolerance: tenths of a power of ten; what is further off counts as different. look: the
+    layer whose tensors are shown.
     """
 
     MODULE: ClassVar[str] = "parity_ladder"
