@@ -29,9 +29,9 @@ ORDER = """
     widgets.model_map widgets.parity_ladder widgets.stream_data widgets.residual_stream
     widgets.ring_buffer widgets.rope_clocks widgets.window_explorer exercises.base
     exercises.meet_checks exercises.meet exercises.tokenizer_checks exercises.tokenizer
-    exercises.stream_checks exercises.stream exercises.rope_checks exercises.rope exercises.attention_checks
-    exercises.attention exercises.swiglu_checks exercises.swiglu exercises.window_checks
-    exercises.window exercises.whole_checks exercises.whole exercises.chatml_checks
+    exercises.stream_checks exercises.stream exercises.rope_checks exercises.rope
+    exercises.attention_checks exercises.attention exercises.swiglu_checks exercises.swiglu
+    exercises.window_checks exercises.window exercises.whole_checks exercises.whole exercises.chatml_checks
     exercises.chatml cli
 """.split()
 
