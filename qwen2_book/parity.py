@@ -32,7 +32,7 @@ def distance(found: Float[Tensor, "..."], expected: Float[Tensor, "..."]) -> flo
     off = (found.float().reshape(expected.shape) - expected).norm(dim=-1)
     length = expected.norm(dim=-1)
     relative = off / length.maximum(length.median()).clamp(min=1e-30)
-    return float(relative.nan_to_num(nan=torch.inf).max())
+    return float(relative.nan_to_num(nan=torch.inf, posinf=torch.inf).max())
 
 
 @torch.no_grad()

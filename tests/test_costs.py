@@ -117,9 +117,7 @@ def test_memory_of_training():
     found = costs.training_bytes(small, 10, batch=3)
     total = costs.parameters(small)["total"]
     assert found["weights"] == found["gradients"] == 4 * total
-    optimizer = torch.optim.AdamW(model := Qwen2(small).parameters())
-    for each in (parameters := list(model)) or optimizer.param_groups[0]["params"]:
-        each.grad = torch.zeros_like(each)
+    parameters = list(Qwen2(small).parameters())
     optimizer = torch.optim.AdamW(parameters)
     for each in parameters:
         each.grad = torch.zeros_like(each)

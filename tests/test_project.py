@@ -31,8 +31,8 @@ ORDER = """
     exercises.meet_checks exercises.meet exercises.tokenizer_checks exercises.tokenizer
     exercises.stream_checks exercises.stream exercises.rope_checks exercises.rope
     exercises.attention_checks exercises.attention exercises.swiglu_checks exercises.swiglu
-    exercises.window_checks exercises.window exercises.whole_checks exercises.whole exercises.chatml_checks
-    exercises.chatml cli
+    exercises.window_checks exercises.window exercises.whole_checks exercises.whole
+    exercises.chatml_checks exercises.chatml cli
 """.split()
 
 
