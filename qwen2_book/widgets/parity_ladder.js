@@ -94,7 +94,7 @@ function render({ model, el }) {
       if (place === first) nodes.push(shape("rect", { x: 1, y: top - 2, width: 328, height: 20, rx: 3, fill: "var(--q2b-orange)", "fill-opacity": 0.18 }));
       nodes.push(text(6, top + 12, name, { "font-weight": place === first ? 700 : 400 }),
         shape("rect", { x: 178, y: top + 2, width: Math.max(1, x(each) - 178).toFixed(1), height: 12, fill: `var(--q2b-${wrong ? "orange" : "blue"})` }),
-        text(Math.max(182, x(each) + 4), top + 12, each === 0 ? "0" : short(each), { "font-size": 11 }));
+        text(326, top + 12, each === 0 ? "0" : short(each), { "font-size": 11, "text-anchor": "end" }));
     });
     nodes.push(shape("path", { d: `M${x(limit).toFixed(1)} 24V300`, stroke: "var(--q2b-orange)", "stroke-width": 1.4, "stroke-dasharray": "6 3" }));
     bars.replaceChildren(...nodes);
