@@ -20,7 +20,7 @@ from qwen2_book.model import Qwen2
 TOLERANCE = 1e-4  # on distances in float32; rounding alone stays a hundred times below
 
 
-def distance(found: Float[Tensor, "..."], expected: Float[Tensor, "..."]) -> float:
+def distance(found: Float[Tensor, "*_"], expected: Float[Tensor, "*_"]) -> float:
     """|found - expected| / |expected|, vector by vector along the last axis: the largest.
 
     Each vector counts by its own length, so that one huge token hides nothing; no length is taken
