@@ -22,7 +22,8 @@ def test_packing_keeps_three_digits():
 def test_the_stored_runs_are_small_and_whole():
     data = parity_ladder.stored()
     assert parity_ladder.STORED.stat().st_size < 40_000
-    assert len(data["bugs"]) == 8
+    assert len(data["order"]) == 8
+    assert set(data["order"]) == set(data["bugs"])
     assert set(data["runs"]) == {f"{b}, {layer}" for b in data["bugs"] for layer in data["planted"]}
     for name, run in data["runs"].items():
         layers = data["layers"] - int(name.rsplit(", ", 1)[1])
@@ -44,7 +45,7 @@ def test_the_stored_runs_are_small_and_whole():
     ],
 )
 def test_each_bug_is_named_where_it_was_planted(bug, part, at):
-    place = list(parity_ladder.stored()["bugs"]).index(bug)
+    place = parity_ladder.stored()["order"].index(bug)
     figure = ParityLadder(bug=place, at=at)
     layer = figure.data["planted"][at]
     found = figure.first()

@@ -47,7 +47,7 @@ def test_the_tolerance_is_dragged(home, browser):
         plot.scroll_into_view_if_needed()
         box = plot.bounding_box()
         scale, x = box["height"] / 310, box["x"] + box["width"] / 2
-        heights = {power: 28 + (1 - power) / 9 * 234 for power in (-4, -6, 0)}
+        heights = {power: 28 + (1 - power) / 9 * 226 for power in (-4, -6, 0)}
         page.mouse.move(x, box["y"] + heights[-4] * scale)
         page.mouse.down()
         for power in (-6, 0):

@@ -187,6 +187,7 @@ def main() -> None:
         "tokens": ids.shape[1],
         "layers": model.config.num_hidden_layers,
         "planted": list(PLANTED),
+        "order": list(BUGS),  # a stored state sorts the keys below
         "bugs": {name: (bug.__doc__ or "").strip() for name, bug in BUGS.items()},
         "perplexity": round(perplexity(sound["logits"], ids), 3),
         "runs": runs,

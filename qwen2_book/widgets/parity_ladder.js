@@ -17,7 +17,7 @@ function render({ model, el }) {
     const kept = inLimits(model, key, notes);
     if (kept !== model.get(key)) model.set(key, kept);
   }
-  const bugs = Object.keys(data.bugs), layers = data.layers, cache = {};
+  const bugs = data.order, layers = data.layers, cache = {};
   const names = [];
   for (let layer = 0; layer < layers; layer++) for (const part of parts) names.push(`model.layers.${layer}${part}`);
   names.push("model.norm", "logits");
@@ -51,7 +51,7 @@ function render({ model, el }) {
   });
 
   const text = (x, y, what, more = {}) => shape("text", { x, y, "font-size": 12, fill: "var(--q2b-ink)", ...more }, what);
-  const LEFT = 40, RIGHT = 316, TOP = 28, BOTTOM = 262, LOW = -8, HIGH = 1;
+  const LEFT = 40, RIGHT = 316, TOP = 28, BOTTOM = 254, LOW = -8, HIGH = 1;
   const clip = (off) => Math.min(HIGH, Math.max(LOW, Math.log10(Math.max(off, 1e-9))));
   const toX = (layer) => LEFT + 8 + (layer / layers) * (RIGHT - LEFT - 16);
   const toY = (log) => TOP + ((HIGH - log) / (HIGH - LOW)) * (BOTTOM - TOP);
@@ -73,14 +73,14 @@ function render({ model, el }) {
     nodes.push(shape("path", { d: `M${LEFT} ${y.toFixed(1)}H${RIGHT}`, stroke: "var(--q2b-orange)", "stroke-width": 2, "stroke-dasharray": "6 3" }),
       text(RIGHT, y - 5, "tolerance (drag)", { "text-anchor": "end", "font-size": 11, fill: "var(--q2b-orange)" }),
       shape("path", { d: `M${LEFT} ${TOP}V${BOTTOM}H${RIGHT}`, stroke: "var(--q2b-ink)", fill: "none" }));
-    for (const layer of data.planted) nodes.push(text(toX(layer), BOTTOM + 15, layer, { "text-anchor": "middle", "font-size": 11,
+    for (const layer of data.planted) nodes.push(text(toX(layer), BOTTOM + 21, layer, { "text-anchor": "middle", "font-size": 11,
       "font-weight": layer === data.planted[at] ? 700 : 400 }));
     if (first >= 0) {
       const x = toX(Math.min(Math.floor(first / parts.length), layers)).toFixed(1);
       nodes.push(shape("path", { d: `M${x} ${BOTTOM + 1}l-5 9h10z`, fill: "var(--q2b-orange)" }));
     }
-    nodes.push(text((LEFT + RIGHT) / 2, BOTTOM + 31, "layer; the last point is the logits", { "text-anchor": "middle" }),
-      text(LEFT, BOTTOM + 46, "grey, dashed: rounding alone", { "font-size": 11, fill: "var(--q2b-grey)" }));
+    nodes.push(text((LEFT + RIGHT) / 2, BOTTOM + 36, "layer; the last point is the logits", { "text-anchor": "middle" }),
+      text(LEFT, BOTTOM + 51, "grey, dashed: rounding alone", { "font-size": 11, fill: "var(--q2b-grey)" }));
     lines.replaceChildren(...nodes);
     lines.setAttribute("aria-label", `Distance after each of ${layers} layers, ${bugs[bug]} planted in layer ${data.planted[at]}, tolerance ${short(limit)}`);
   }

@@ -79,7 +79,7 @@ class ParityLadder(Figure):
     def __init__(self, data: dict[str, Any] | None = None, **state: Any) -> None:
         data = data or stored()
         ends = {
-            "bug": len(data["bugs"]) - 1,
+            "bug": len(data["order"]) - 1,
             "at": len(data["planted"]) - 1,
             "look": data["layers"] - 1,
         }
@@ -88,7 +88,7 @@ class ParityLadder(Figure):
 
     def run(self) -> dict[str, Any]:
         """The stored run of the chosen bug and layer."""
-        name = list(self.data["bugs"])[self.bug]
+        name = self.data["order"][self.bug]
         run: dict[str, Any] = self.data["runs"][f"{name}, {self.data['planted'][self.at]}"]
         return run
 
@@ -107,7 +107,7 @@ class ParityLadder(Figure):
         return next(((name, off) for name, off in found if off > limit), None)
 
     def description(self) -> str:
-        name, run = list(self.data["bugs"])[self.bug], self.run()
+        name, run = self.data["order"][self.bug], self.run()
         where = self.first()
         said = (
             f"The first tensor further off is {where[0]}" if where else "No tensor is further off"
