@@ -14,6 +14,7 @@ from qwen2_book.exercises import (
     stream,
     swiglu,
     tokenizer,
+    whole,
     window,
 )
 from qwen2_book.exercises.base import Exercise, Verdict
@@ -26,6 +27,7 @@ EXERCISES: dict[str, Exercise] = {
     **attention.EXERCISES,
     **swiglu.EXERCISES,
     **window.EXERCISES,
+    **whole.EXERCISES,
     **checkpoints.EXERCISES,
     **generation.EXERCISES,
     **chatml.EXERCISES,

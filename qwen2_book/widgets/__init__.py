@@ -13,6 +13,7 @@ from qwen2_book.widgets.heads_bill import HeadsBill
 from qwen2_book.widgets.logit_lens import LogitLens
 from qwen2_book.widgets.merge_stepper import MergeStepper
 from qwen2_book.widgets.model_map import ModelMap
+from qwen2_book.widgets.parity_ladder import ParityLadder
 from qwen2_book.widgets.residual_stream import ResidualStream
 from qwen2_book.widgets.ring_buffer import RingBuffer
 from qwen2_book.widgets.rope_clocks import RopeClocks
@@ -30,6 +31,7 @@ __all__ = [
     "LogitLens",
     "MergeStepper",
     "ModelMap",
+    "ParityLadder",
     "ResidualStream",
     "RingBuffer",
     "RopeClocks",
