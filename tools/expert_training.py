@@ -1,20 +1,20 @@
 """Train small mixtures of experts for chapter 08: `python tools/expert_training.py [PART ...]`.
 
-Parts, each made of seeds (first weights and order of the batches) on the little world:
+Parts, each made of five seeds (first weights and order of the batches) on the little world:
 
-- balance: the same mixture with three weights of the auxiliary loss; the share of the tokens'
-  choices that each expert gets, over the steps.
-- dense: a dense network against a mixture with the same ACTIVE parameters, and against a dense
-  network with the same TOTAL; three learning rates.
-- upcycle: a mixture cut from a trained dense network, in four ways, trained on.
+- balance: two mixtures, with the auxiliary loss over all layers together, layer by layer, and
+  without; which share of the tokens' choices each expert gets, over the steps.
+- dense: a mixture against dense networks with the same ACTIVE and with the same TOTAL parameters,
+  at several learning rates.
+- upcycle: mixtures cut from a trained dense network, in four ways, trained on beside it.
 
-Written to `notebooks/data/08_experts.json`. One thread; all parts take about twenty minutes. Runs
-that the file already holds are not made again.
+Written to `notebooks/data/08_experts.json`. One thread; all parts take about twenty minutes on a
+busy machine. Runs that the file already holds are not made again.
 """
 
-import itertools
 import json
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +27,46 @@ from qwen2_book.feedforward import SwiGLU
 from qwen2_book.moe import MixtureOfExperts
 from qwen2_book.training.data import Batch, layout
 from qwen2_book.training.loop import Settings, train
-from qwen2_book.training.loss import balanced_loss, language_loss
+from qwen2_book.training.loss import balanced_loss, language_loss, mean_loss
 
 STORED = Path(__file__).parent.parent / "notebooks" / "data" / "08_experts.json"
-SEEDS = range(6)
-HIDDEN, LENGTH, STEPS, HELD_OUT = 64, 128, 200, 16
-EXPERTS, TOP_K, WIDTH, SHARED = 16, 2, 44, 88  # active: 2 * 44 + 88 = 176 neurons of 792
-COEFFICIENTS = (0.0, 0.001, 0.01)
-RATES = (0.004, 0.008, 0.016)
-WAYS = ("copies", "shuffled", "half drawn anew", "all drawn anew")
+SEEDS = range(5)
+HIDDEN, LAYERS, LENGTH, STEPS, HELD_OUT, MORE = 64, 3, 128, 200, 16, 100
+RATE, RATES = 0.008, (0.004, 0.008, 0.016)
 WATCHED = 10  # steps between two looks at the router
+DENSE = {"intermediate_size": 176}
+TOTAL = {"intermediate_size": 792}
+MIXTURE = {  # one routed expert in eight; the shared one as wide as the chosen: as in the 57B
+    "num_experts": 16,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 44,
+    "shared_expert_intermediate_size": 88,
+}
+BARE = MIXTURE | {  # one expert a token, and hardly a shared one
+    "num_experts_per_tok": 1,
+    "moe_intermediate_size": 168,
+    "shared_expert_intermediate_size": 8,
+}
+KINDS: dict[str, dict[str, int]] = {
+    "dense": DENSE,
+    "dense, total": TOTAL,
+    "mixture": MIXTURE,
+    "bare": BARE,
+}
+LOSSES: dict[str, Callable[[Qwen2, Batch], Tensor]] = {
+    "none": language_loss,
+    "pooled": balanced_loss(0.001),
+    "by layer": balanced_loss(0.01, by_layer=True),
+}
+WAYS = ("copied", "shuffled", "half anew", "all anew")
 
 
 def configuration(**changes: Any) -> Qwen2Config:
-    """Two layers of 64; dense, until experts are asked for."""
+    """Three layers of 64."""
     settings = {
         "vocab_size": 2112,
         "hidden_size": HIDDEN,
-        "intermediate_size": TOP_K * WIDTH + SHARED,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": LAYERS,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "rope_theta": 10_000.0,
@@ -53,31 +74,20 @@ def configuration(**changes: Any) -> Qwen2Config:
         "tie_word_embeddings": True,
         "initializer_range": 0.05,
     }
-    return Qwen2Config(**{**settings, **changes})
+    return Qwen2Config(**{**settings, **DENSE, **changes})
 
 
-def mixture(**changes: Any) -> Qwen2Config:
-    """16 experts of which a token runs through 2, and a shared one."""
-    settings = {
-        "num_experts": EXPERTS,
-        "num_experts_per_tok": TOP_K,
-        "moe_intermediate_size": WIDTH,
-        "shared_expert_intermediate_size": SHARED,
-    }
-    return configuration(**{**settings, **changes})
-
-
-def network(config: Qwen2Config, seed: int) -> Qwen2:
-    """A model with random weights; embedding, attention and norms are the same for all kinds."""
+def network(kind: str, seed: int) -> Qwen2:
+    """Random weights; embedding, attention and norms of a seed are the same for all kinds."""
     torch.manual_seed(seed)
-    model = Qwen2(configuration())
-    other = Qwen2(config)
-    shared = {k: v for k, v in model.state_dict().items() if ".mlp." not in k}
-    other.load_state_dict(shared, strict=False)
-    for layer in other.model.layers:
+    common = Qwen2(configuration()).state_dict()
+    model = Qwen2(configuration(**KINDS[kind]))
+    outside = {name: weight for name, weight in common.items() if ".mlp." not in name}
+    model.load_state_dict(outside, strict=False)
+    for layer in model.model.layers:
         for weight in layer.mlp.parameters():
-            nn.init.normal_(weight, std=config.initializer_range)
-    return other
+            nn.init.normal_(weight, std=model.config.initializer_range)
+    return model
 
 
 @torch.no_grad()
@@ -97,22 +107,124 @@ def choices(model: Qwen2, batch: Batch) -> Tensor:
 
 
 def run(
-    model: Qwen2,
-    rate: float,
-    seed: int,
-    data: list[Batch],
-    coefficient: float | None = None,
-    steps: int = STEPS,
-) -> tuple[float, list[Tensor]]:
-    """Train; the held-out loss in nats a token, and the experts' shares every few steps."""
-    settings = Settings(steps=steps, peak_rate=rate, warm_up=20, final_share=0.1)
-    source, tested = Shuffled(data[:STEPS], seed), data[STEPS:]
+    kind: str, rate: float, seed: int, data: list[Batch], loss: str = "none"
+) -> tuple[Qwen2, float, list[Tensor]]:
+    """Train: the model, its held-out loss in nats a token, the experts' shares over the steps."""
+    model = network(kind, seed)
+    settings = Settings(steps=STEPS, peak_rate=rate, warm_up=20, final_share=0.1)
+    tested = data[STEPS : STEPS + HELD_OUT]
     shares: list[Tensor] = []
 
     def watch(metrics: list) -> None:
-        if coefficient is not None and metrics[-1]["step"] % WATCHED == 0:
+        if KINDS[kind].get("num_experts") and metrics[-1]["step"] % WATCHED == 0:
             shares.append(choices(model, tested[0]))
 
-    loss = language_loss if coefficient is None else balanced_loss(coefficient)
-    metrics = train(model, source, settings, loss=loss, held_out=tested, on_step=watch)
-    return metrics[-1]["held_out"], shares
+    if KINDS[kind].get("num_experts"):
+        shares.append(choices(model, tested[0]))
+    source = Shuffled(data[:STEPS], seed)
+    metrics = train(model, source, settings, loss=LOSSES[loss], held_out=tested, on_step=watch)
+    return model, metrics[-1]["held_out"], shares
+
+
+@torch.no_grad()
+def cut(layer: SwiGLU, config: Qwen2Config, way: str) -> MixtureOfExperts:
+    """Experts from copies of a dense layer, in one of the WAYS; the generator is torch's own.
+
+    Every copy holds all neurons; an expert is the next `moe_intermediate_size` of them, the shared
+    expert the first of one more copy. A small router starts near p = 1 / experts and the shared
+    gate at 1 / 2, so `down_proj` is scaled by their inverse: a chosen neuron counts as before.
+    """
+    mixture, width = MixtureOfExperts(config), layer.gate_proj.out_features
+    nn.init.normal_(mixture.gate.weight, std=0.02)
+    nn.init.zeros_(mixture.shared_expert_gate.weight)
+    needed = config.num_experts * config.moe_intermediate_size
+    order = torch.randperm if way != "copied" else torch.arange
+    neurons = torch.cat([order(width) for _ in range(-(-needed // width))])[:needed]
+    groups = [*neurons.split(config.moe_intermediate_size)]
+    groups.append(order(width)[: config.shared_expert_intermediate_size])
+    scales = [config.num_experts] * config.num_experts + [2]
+    for expert, group, scale in zip(
+        [*mixture.experts, mixture.shared_expert], groups, scales, strict=True
+    ):
+        expert.gate_proj.weight.copy_(layer.gate_proj.weight[group])
+        expert.up_proj.weight.copy_(layer.up_proj.weight[group])
+        expert.down_proj.weight.copy_(layer.down_proj.weight[:, group] * scale)
+        for weight in expert.parameters():
+            anew = torch.rand_like(weight) < {"half anew": 0.5, "all anew": 1.0}.get(way, 0.0)
+            weight.copy_(torch.where(anew, torch.randn_like(weight) * weight.std(), weight))
+    return mixture
+
+
+def upcycled(dense: Qwen2, way: str, seed: int) -> Qwen2:
+    """The dense model with every feed-forward layer cut into a mixture."""
+    torch.manual_seed(seed)
+    model = Qwen2(configuration(**MIXTURE))
+    model.load_state_dict(dense.state_dict(), strict=False)
+    for layer, old in zip(model.model.layers, dense.model.layers, strict=True):
+        layer.mlp = cut(old.mlp, model.config, way)
+    return model
+
+
+def go_on(model: Qwen2, seed: int, data: list[Batch], loss: str) -> list[float]:
+    """Held-out loss before and after some more steps, on batches not seen before."""
+    tested = data[STEPS : STEPS + HELD_OUT]
+    settings = Settings(steps=MORE, peak_rate=RATE / 2, warm_up=10, final_share=0.1)
+    before = mean_loss(model, tested)
+    source = Shuffled(data[STEPS + HELD_OUT :], seed)
+    after = train(model, source, settings, loss=LOSSES[loss], held_out=tested)[-1]["held_out"]
+    return [round(before, 4), round(after, 4)]
+
+
+def effective(shares: Tensor) -> float:
+    """The effective number of experts, exp of the entropy of the shares: mean over the layers."""
+    return float(torch.special.entr(shares).sum(-1).exp().mean())
+
+
+def wanted(parts: list[str]) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """What is to be run: part, seed, and what else names the run."""
+    if "balance" in parts:
+        for kind, losses in (("mixture", LOSSES), ("bare", ("none", "by layer"))):
+            for loss in losses:
+                yield from (("train", s, {"kind": kind, "loss": loss, "rate": RATE}) for s in SEEDS)
+    if "dense" in parts:
+        for rate in sorted(RATES, key=lambda rate: rate != RATE):
+            for kind, loss in (("dense", "none"), ("mixture", "pooled"), ("dense, total", "none")):
+                yield from (("train", s, {"kind": kind, "loss": loss, "rate": rate}) for s in SEEDS)
+    if "upcycle" in parts:
+        yield from (("upcycle", seed, {}) for seed in SEEDS)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    data = batches(STEPS + HELD_OUT + MORE)
+    stored: dict[str, Any] = {"command": "python tools/expert_training.py", "runs": []}
+    if STORED.exists():
+        stored = json.loads(STORED.read_text(encoding="utf-8"))
+    done = {json.dumps(r["run"]) for r in stored["runs"]}
+    for part, seed, names in wanted(sys.argv[1:] or ["balance", "dense", "upcycle"]):
+        name = {"part": part, **names, "seed": seed}
+        if json.dumps(name) in done:
+            continue
+        done.add(json.dumps(name))
+        found: dict[str, Any] = {"run": name}
+        if part == "train":
+            _, loss, shares = run(names["kind"], names["rate"], seed, data, names["loss"])
+            found["loss"] = round(loss, 4)
+            found["effective"] = [round(effective(each), 2) for each in shares]
+            if seed == 0 and shares and names["rate"] == RATE:
+                found["shares"] = [(each * 1000).round().int().tolist() for each in shares]
+        else:
+            dense, _, _ = run("dense", RATE, seed, data)
+            for way in WAYS:
+                found[way] = go_on(upcycled(dense, way, seed), seed, data, "pooled")
+            found["dense"] = go_on(dense, seed, data, "none")
+        stored["runs"].append(found)
+        print(name, found.get("loss"), found.get("shuffled"), flush=True)
+        lines = ",\n".join(json.dumps(r, separators=(",", ":")) for r in stored["runs"])
+        head = json.dumps(stored["command"])
+        text = f'{{"command": {head}, "runs": [\n{lines}\n]}}\n'
+        STORED.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
