@@ -186,12 +186,12 @@ def wanted(parts: list[str]) -> Iterator[tuple[str, int, dict[str, Any]]]:
         for kind, losses in (("mixture", LOSSES), ("bare", ("none", "by layer"))):
             for loss in losses:
                 yield from (("train", s, {"kind": kind, "loss": loss, "rate": RATE}) for s in SEEDS)
+    if "upcycle" in parts:
+        yield from (("upcycle", seed, {}) for seed in SEEDS)
     if "dense" in parts:
         for rate in sorted(RATES, key=lambda rate: rate != RATE):
             for kind, loss in (("dense", "none"), ("mixture", "pooled"), ("dense, total", "none")):
                 yield from (("train", s, {"kind": kind, "loss": loss, "rate": rate}) for s in SEEDS)
-    if "upcycle" in parts:
-        yield from (("upcycle", seed, {}) for seed in SEEDS)
 
 
 def main() -> None:
