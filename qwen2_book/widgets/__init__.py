@@ -16,6 +16,7 @@ from qwen2_book.widgets.model_map import ModelMap
 from qwen2_book.widgets.residual_stream import ResidualStream
 from qwen2_book.widgets.ring_buffer import RingBuffer
 from qwen2_book.widgets.rope_clocks import RopeClocks
+from qwen2_book.widgets.router_flow import RouterFlow
 from qwen2_book.widgets.window_explorer import WindowExplorer
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "ResidualStream",
     "RingBuffer",
     "RopeClocks",
+    "RouterFlow",
     "WindowExplorer",
     "names",
     "source",
