@@ -2,8 +2,8 @@
 
 Parts, each made of five seeds (first weights and order of the batches) on the little world:
 
-- balance: two mixtures, with the auxiliary loss over all layers together, layer by layer, and
-  without; which share of the tokens' choices each expert gets, over the steps.
+- balance: two mixtures, with the auxiliary loss over all layers pooled (two weights), layer by
+  layer, and without; which share of the tokens' choices each expert gets, over the steps.
 - dense: a mixture against dense networks with the same ACTIVE and with the same TOTAL parameters,
   at several learning rates.
 - upcycle: mixtures cut from a trained dense network, in four ways, trained on beside it.
@@ -56,6 +56,7 @@ KINDS: dict[str, dict[str, int]] = {
 LOSSES: dict[str, Callable[[Qwen2, Batch], Tensor]] = {
     "none": language_loss,
     "pooled": balanced_loss(0.001),
+    "pooled, 0.01": balanced_loss(0.01),
     "by layer": balanced_loss(0.01, by_layer=True),
 }
 WAYS = ("copied", "shuffled", "half anew", "all anew")

@@ -1,6 +1,6 @@
 // A small mixture of experts at work. `data` holds for each top-k the router's probabilities and the shared
 // expert's gate in thousandths (top-k, layers, tokens of all sentences, experts), and the held-out losses.
-const ROW = 17, TOP = 34, EXPERT = 226;
+const ROW = 17, TOP = 48, EXPERT = 226;
 
 async function numbers(text) {
   const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
@@ -22,7 +22,7 @@ async function render({ model, el }) {
     slider(model, "top_k", "top-k", (k) => `${k} of ${E}`),
     slider(model, "token", "token", (t) => show(sentence().tokens[Math.min(t, sentence().tokens.length - 1)])),
     slider(model, "layer", "layer"), sentences);
-  const flow = picture(330, 360), bars = picture(330, 360);
+  const flow = picture(330, 356), bars = picture(330, 356);
   const result = make("p", { class: "q2b-result", "aria-live": "polite" });
   el.append(make("div", { class: "q2b" }, controls,
     make("p", { class: "q2b-note", role: "status" }, notes.join("; ")),
@@ -65,8 +65,8 @@ async function render({ model, el }) {
       nodes.push(shape("rect", { x: EXPERT + 18, y: y(e) - 5, width: (60 * load) / most, height: 10, fill: "var(--q2b-blue)", "fill-opacity": 0.7 }));
       if (load) nodes.push(label(EXPERT + 21 + (60 * load) / most, y(e) + 4, load));
     });
-    nodes.push(label(EXPERT, y(E + 0.6) + 4, "shared: every token", { fill: "var(--q2b-teal)" }));
-    nodes.push(label(EXPERT + 18, TOP - 11, "tokens"));
+    nodes.push(label(EXPERT, y(E + 0.6) + 4, "shared expert", { fill: "var(--q2b-teal)" }));
+    nodes.push(label(EXPERT + 18, TOP - 14, "tokens"));
     flow.replaceChildren(...nodes);
     flow.setAttribute("aria-label", `${tokens.length} tokens joined to the experts of layer ${layer}; ` +
       `${show(tokens[token])} goes to ${chosen.join(", ")}`);
@@ -77,7 +77,7 @@ async function render({ model, el }) {
     nodes.push(label(4, 14, `“${words}” in every layer: the router's probabilities`, { "font-weight": 600 }));
     for (let l = 0; l < data.layers; l += 1) {
       const { p, chosen, sum, shared } = routed(l, token), left = l * wide + 20;
-      nodes.push(label(left, TOP - 11, `layer ${l}`, { "font-weight": l === layer ? 700 : 400 }));
+      nodes.push(label(left, TOP - 14, `layer ${l}`, { "font-weight": l === layer ? 700 : 400 }));
       p.forEach((value, e) => {
         const at = TOP + e * ROW, on = chosen.includes(e);
         nodes.push(label(left - 4, at + 4, e, { "text-anchor": "end", "font-size": 9, "font-weight": on ? 700 : 400 }));
