@@ -27,10 +27,11 @@ ORDER = """
     widgets.heads_bill widgets.logit_lens widgets.merge_table widgets.merge_stepper
     widgets.model_map widgets.stream_data widgets.residual_stream widgets.ring_buffer
     widgets.rope_clocks widgets.router_flow widgets.window_explorer exercises.base
-    exercises.meet_checks exercises.meet exercises.tokenizer_checks exercises.tokenizer exercises.stream_checks
-    exercises.stream exercises.rope_checks exercises.rope exercises.attention_checks
-    exercises.attention exercises.swiglu_checks exercises.swiglu exercises.window_checks
-    exercises.window exercises.chatml_checks exercises.chatml cli
+    exercises.meet_checks exercises.meet exercises.tokenizer_checks exercises.tokenizer
+    exercises.stream_checks exercises.stream exercises.rope_checks exercises.rope
+    exercises.attention_checks exercises.attention exercises.swiglu_checks exercises.swiglu
+    exercises.window_checks exercises.window exercises.experts_checks exercises.experts
+    exercises.chatml_checks exercises.chatml cli
 """.split()
 
 

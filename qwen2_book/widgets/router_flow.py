@@ -89,8 +89,8 @@ class RouterFlow(Figure):
         experts = ", ".join(map(str, self.chosen()[self.layer, at]))
         loads = self.loads()
         return (
-            f"The {len(tokens)} tokens of a sentence on the left, the {len(loads)} experts of layer "
-            f"{self.layer} on the right, joined by lines as thick as the router's weights; token "
-            f"{tokens[at].strip()} goes to {experts}. The busiest expert gets {loads.max()} of "
+            f"The {len(tokens)} tokens of a sentence on the left, the {len(loads)} experts of "
+            f"layer {self.layer} on the right, joined by lines as thick as the router's weights; "
+            f"token {tokens[at].strip()} goes to {experts}. The busiest expert gets {loads.max()} of "
             f"{loads.sum()} choices. Beside it, that token's probabilities in every layer."
         )
