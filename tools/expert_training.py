@@ -4,8 +4,9 @@ Parts, each made of five seeds (first weights and order of the batches) on the l
 
 - balance: two mixtures, with the auxiliary loss over all layers pooled (two weights), layer by
   layer, and without; which share of the tokens' choices each expert gets, over the steps.
-- dense: a mixture against dense networks with the same ACTIVE and with the same TOTAL parameters,
-  at several learning rates.
+- dense: a mixture against a dense network with the same ACTIVE parameters, at three learning
+  rates; at one of them also a dense network with the same TOTAL, and a mixture whose weights are
+  renormalised.
 - upcycle: mixtures cut from a trained dense network, in four ways, trained on beside it.
 
 Written to `notebooks/data/08_experts.json`. One thread; all parts take about twenty minutes on a
@@ -47,11 +48,13 @@ BARE = MIXTURE | {  # one expert a token, and hardly a shared one
     "moe_intermediate_size": 168,
     "shared_expert_intermediate_size": 8,
 }
-KINDS: dict[str, dict[str, int]] = {
+LOUD = MIXTURE | {"norm_topk_prob": True}  # the chosen weights sum to one
+KINDS: dict[str, dict[str, Any]] = {
     "dense": DENSE,
     "dense, total": TOTAL,
     "mixture": MIXTURE,
     "bare": BARE,
+    "renormalised": LOUD,
 }
 LOSSES: dict[str, Callable[[Qwen2, Batch], Tensor]] = {
     "none": language_loss,
@@ -191,8 +194,11 @@ def wanted(parts: list[str]) -> Iterator[tuple[str, int, dict[str, Any]]]:
         yield from (("upcycle", seed, {}) for seed in SEEDS)
     if "dense" in parts:
         for rate in sorted(RATES, key=lambda rate: rate != RATE):
-            for kind, loss in (("dense", "none"), ("mixture", "pooled"), ("dense, total", "none")):
+            for kind, loss in (("dense", "none"), ("mixture", "pooled")):
                 yield from (("train", s, {"kind": kind, "loss": loss, "rate": rate}) for s in SEEDS)
+        for kind, loss in (("dense, total", "none"), ("renormalised", "pooled")):
+            yield from (("train", s, {"kind": kind, "loss": loss, "rate": RATE}) for s in SEEDS)
+
 
 
 def main() -> None:

@@ -91,6 +91,6 @@ class RouterFlow(Figure):
         return (
             f"The {len(tokens)} tokens of a sentence on the left, the {len(loads)} experts of "
             f"layer {self.layer} on the right, joined by lines as thick as the router's weights; "
-            f"token {tokens[at].strip()} goes to {experts}. The busiest expert gets {loads.max()} of "
-            f"{loads.sum()} choices. Beside it, that token's probabilities in every layer."
+            f"token {tokens[at].strip()} goes to {experts}. The busiest expert gets {loads.max()} "
+            f"of {loads.sum()} choices. Beside it, that token's probabilities in every layer."
         )
