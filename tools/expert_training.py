@@ -200,7 +200,6 @@ def wanted(parts: list[str]) -> Iterator[tuple[str, int, dict[str, Any]]]:
             yield from (("train", s, {"kind": kind, "loss": loss, "rate": RATE}) for s in SEEDS)
 
 
-
 def main() -> None:
     torch.set_num_threads(1)
     data = batches(STEPS + HELD_OUT + MORE)
