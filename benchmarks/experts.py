@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from qwen2_book.config import Qwen2Config
 from qwen2_book.moe import MixtureOfExperts
 
 HERE = Path(__file__).parent
-SHAPE = {  # a quarter of Qwen2-57B-A14B in each direction
+SHAPE: dict[str, Any] = {  # a quarter of Qwen2-57B-A14B in each direction
     "hidden_size": 896,
     "num_experts": 64,
     "num_experts_per_tok": 8,
@@ -61,9 +62,10 @@ def same_weights(ours: MixtureOfExperts, implementation: str) -> Qwen2MoeSparseM
     block = Qwen2MoeSparseMoeBlock(config).eval()
     names = {"gate.weight", "shared_expert_gate.weight"}
     state = {n: w for n, w in ours.state_dict().items() if n in names or "shared_expert." in n}
-    joined = [torch.cat((e.gate_proj.weight, e.up_proj.weight)) for e in ours.experts]
+    experts: Any = ours.experts
+    joined = [torch.cat((e.gate_proj.weight, e.up_proj.weight)) for e in experts]
     state["experts.gate_up_proj"] = torch.stack(joined)
-    state["experts.down_proj"] = torch.stack([e.down_proj.weight for e in ours.experts])
+    state["experts.down_proj"] = torch.stack([e.down_proj.weight for e in experts])
     block.load_state_dict(state)
     return block
 

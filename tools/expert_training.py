@@ -81,6 +81,11 @@ def configuration(**changes: Any) -> Qwen2Config:
     return Qwen2Config(**{**settings, **DENSE, **changes})
 
 
+def blocks(model: Qwen2) -> list[Any]:
+    """The feed-forward part of every layer: a SwiGLU or a MixtureOfExperts."""
+    return [layer.mlp for layer in model.model.layers]
+
+
 def network(kind: str, seed: int) -> Qwen2:
     """Random weights; embedding, attention and norms of a seed are the same for all kinds."""
     torch.manual_seed(seed)
@@ -88,8 +93,8 @@ def network(kind: str, seed: int) -> Qwen2:
     model = Qwen2(configuration(**KINDS[kind]))
     outside = {name: weight for name, weight in common.items() if ".mlp." not in name}
     model.load_state_dict(outside, strict=False)
-    for layer in model.model.layers:
-        for weight in layer.mlp.parameters():
+    for part in blocks(model):
+        for weight in part.parameters():
             nn.init.normal_(weight, std=model.config.initializer_range)
     return model
 
@@ -103,7 +108,7 @@ def choices(model: Qwen2, batch: Batch) -> Tensor:
         chosen = part.route(inputs[0].flatten(0, 1))[1].flatten()
         found.append(chosen.bincount(minlength=len(part.experts)) / len(chosen))
 
-    hooks = [layer.mlp.register_forward_pre_hook(look) for layer in model.model.layers]
+    hooks = [part.register_forward_pre_hook(look) for part in blocks(model)]
     model.hidden_states(batch.token_ids, *layout(batch.documents, model.config))
     for hook in hooks:
         hook.remove()
@@ -164,8 +169,8 @@ def upcycled(dense: Qwen2, way: str, seed: int) -> Qwen2:
     torch.manual_seed(seed)
     model = Qwen2(configuration(**MIXTURE))
     model.load_state_dict(dense.state_dict(), strict=False)
-    for layer, old in zip(model.model.layers, dense.model.layers, strict=True):
-        layer.mlp = cut(old.mlp, model.config, way)
+    for layer, old in zip(model.model.layers, blocks(dense), strict=True):
+        layer.mlp = cut(old, model.config, way)
     return model
 
 

@@ -8,7 +8,7 @@ trained anew in about half a minute, then run over four sentences with top-1 to 
 import json
 
 import torch
-from expert_training import HELD_OUT, RATE, STEPS, batches, run
+from expert_training import HELD_OUT, RATE, STEPS, batches, blocks, run
 from torch import Tensor
 
 from qwen2_book import Qwen2, load
@@ -35,7 +35,7 @@ def routing(model: Qwen2, ids: list[int]) -> tuple[Tensor, Tensor]:
         shared = part.shared_expert_gate(tokens)[:, 0].sigmoid()
         found.append((part.gate(tokens).softmax(-1), shared))
 
-    hooks = [layer.mlp.register_forward_pre_hook(look) for layer in model.model.layers]
+    hooks = [part.register_forward_pre_hook(look) for part in blocks(model)]
     model(torch.tensor([ids]))
     for hook in hooks:
         hook.remove()
@@ -45,8 +45,8 @@ def routing(model: Qwen2, ids: list[int]) -> tuple[Tensor, Tensor]:
 
 def with_top_k(model: Qwen2, top_k: int) -> Qwen2:
     """The same model, every layer's router set to another number of experts."""
-    for layer in model.model.layers:
-        layer.mlp.top_k = top_k
+    for part in blocks(model):
+        part.top_k = top_k
     return model
 
 

@@ -36,7 +36,8 @@ def gpus_of_a_token() -> float:
 
 def _served(chosen: list[list[int]], experts: int, factor: float) -> list[list[bool]]:
     capacity = math.ceil(factor * len(chosen) * len(chosen[0]) / experts)
-    taken, found = [0] * experts, []
+    taken = [0] * experts
+    found: list[list[bool]] = []
     for row in chosen:
         found.append([])
         for expert in row:
@@ -167,5 +168,5 @@ def balance_random(balance: Callable) -> None:
         hidden, gate = _random(40, 16, seed=4), _random(8, 16, seed=5).requires_grad_()
         found, expected = balance(hidden, gate, k), load_balancing_loss(hidden @ gate.T, k)
         _close(found, expected)
-        slopes = [torch.autograd.grad(each, gate)[0] for each in (found, expected)]
-        _close(*slopes)
+        slope, wanted = (torch.autograd.grad(each, gate)[0] for each in (found, expected))
+        _close(slope, wanted)
