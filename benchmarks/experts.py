@@ -1,6 +1,6 @@
 """One mixture-of-experts block over the number of tokens, beside transformers' block.
 
-    python -m benchmarks.experts [--rounds 6]
+    python -m benchmarks.experts [--rounds 9]
 
 The same weights in all forms, which take turns; a ratio is taken within a round. Writes
 benchmarks/experts.json and the table in benchmarks/experts.md. Needs no checkpoint.
@@ -106,10 +106,10 @@ def page(results: dict) -> str:
     return (
         "# A mixture of experts, over the number of tokens\n\nThis page is written by `python -m "
         "benchmarks.experts`; the numbers are in [experts.json](experts.json).\n\n"
-        f"One block, float32: {shape}. {about}. {results['rounds']} interleaved rounds, four times "
-        f"as many up to {LOOP_UP_TO} tokens, the median; in parentheses the median of the ratios "
-        "to the package's block within a round, above 1 where the package is faster. The package "
-        "sorts the tokens by expert from two tokens on and takes the path for a single token "
+        f"One block, float32: {shape}. {about}. {results['rounds']} interleaved rounds, the "
+        "median; in parentheses the median of the ratios to the package's block within a round, "
+        "above 1 where the package is faster. The package sorts the tokens by expert from two "
+        "tokens on and takes the path for a single token "
         "otherwise. `eager` and `grouped_mm` are forms of transformers' block. The machine was "
         "not idle.\n\n" + "\n".join(lines) + "\n"
     )
@@ -118,7 +118,7 @@ def page(results: dict) -> str:
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     torch.manual_seed(0)
     ours = MixtureOfExperts(Qwen2Config(**SHAPE)).eval()
@@ -131,7 +131,7 @@ def main() -> None:
     seconds: dict[str, dict[int, list[float]]] = {name: {} for name in forms}
     for count in TOKENS:
         left_out = {"token by token"} if count > LOOP_UP_TO else set()
-        for turn in range(options.rounds * (4 if count <= LOOP_UP_TO else 1) + 1):
+        for turn in range(options.rounds + 1):
             x = torch.randn(1, count, SHAPE["hidden_size"])
             expected = ours(x)
             for name, form in forms.items():
