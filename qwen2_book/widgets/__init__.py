@@ -17,6 +17,7 @@ from qwen2_book.widgets.parity_ladder import ParityLadder
 from qwen2_book.widgets.residual_stream import ResidualStream
 from qwen2_book.widgets.ring_buffer import RingBuffer
 from qwen2_book.widgets.rope_clocks import RopeClocks
+from qwen2_book.widgets.router_flow import RouterFlow
 from qwen2_book.widgets.sampling_knobs import SamplingKnobs
 from qwen2_book.widgets.weight_block import WeightBlock
 from qwen2_book.widgets.window_explorer import WindowExplorer
@@ -35,6 +36,7 @@ __all__ = [
     "ResidualStream",
     "RingBuffer",
     "RopeClocks",
+    "RouterFlow",
     "SamplingKnobs",
     "WeightBlock",
     "WindowExplorer",
