@@ -110,7 +110,9 @@ def page(results: dict) -> str:
         "median; in parentheses the median of the ratios to the package's block within a round, "
         "above 1 where the package is faster. The package sorts the tokens by expert from two "
         "tokens on and takes the path for a single token "
-        "otherwise. `eager` and `grouped_mm` are forms of transformers' block.\n\n" + "\n".join(lines) + "\n"
+        "otherwise. `eager` and `grouped_mm` are forms of transformers' block.\n\n"
+        + "\n".join(lines)
+        + "\n"
     )
 
 
