@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# Workers share the processors: a thread that waits must not keep one busy. Read by OpenMP once.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import pytest
 from jaxtyping import install_import_hook
 

@@ -105,7 +105,7 @@ def from_one(model: Qwen2, layer: int) -> None:
 
 
 def half_products(model: Qwen2, layer: int) -> None:
-    """Matrix products in bfloat16: no bug either, but rounding a thousand times as coarse."""
+    """Matrix products in bfloat16: no bug either, but each rounding is 65,536 times as coarse."""
     half = torch.bfloat16
 
     def rounded(linear: torch.nn.Linear) -> Callable[[Tensor], Tensor]:

@@ -102,7 +102,7 @@ class Code:
             try:
                 each.holds(answer)
             except AssertionError:
-                done = f" Good so far: {', '.join(held)}." if held else ""
+                done = f" Good so far: {'; '.join(held)}." if held else ""
                 return Verdict(False, f"{name}: “{each.name}” fails. {each.hint}{done}")
             except Exception as error:  # the reader's code may do anything
                 text = f"{type(error).__name__}: {error}".splitlines()[0][:160]

@@ -26,8 +26,8 @@ EXERCISES: dict[str, Exercise] = {
             339: "That is the dense 7B. A mixture has a router, a shared expert and its gate.",
             476: "The layers are right. What lies outside of them?",
         },
-        otherwise="Not yet. Take the names of layout.shapes and let all experts of a layer share "
-        "one.",
+        otherwise="Not yet. Take the names of layout.shapes, and let the experts of a layer share "
+        "three: one for all gates, one for all ups, one for all downs.",
     ),
     "10-3": Code(
         (
@@ -108,7 +108,8 @@ EXERCISES: dict[str, Exercise] = {
             Property(
                 "the rows of Llama",
                 checks.rows_of_llama,
-                "Four query heads share two key heads. By which number are the keys' rows cut?",
+                "Four query heads share two key heads. By which number are the keys' rows cut? And "
+                "are the rows of a head turned the right way round?",
             ),
             Property(
                 "a head in the file",

@@ -27,7 +27,7 @@ EXERCISES: dict[str, Exercise] = {
             1792: "Those are all there are. A token runs through a few of them.",
             64: "Those are the experts of one layer, chosen or not.",
             252: "The shared experts were not to be counted.",
-            448: "The shared experts were not to be counted.",
+            448: "Twice too many: only the chosen ones count, and each once.",
         },
         otherwise="Not yet. How many layers have experts, and how many does a token use in each?",
     ),

@@ -67,7 +67,8 @@ EXERCISES: dict[str, Exercise] = {
             Property(
                 "what is kept",
                 checks.min_p_cases([([0.5, 0.3, 0.15, 0.05], 0.2)]),
-                "Compare every probability with the likeliest one, times the share.",
+                "Which tokens stay: compare every probability with the likeliest one, times the "
+                "share. And is the sum one again?",
             ),
             Property(
                 "exactly at the limit",
@@ -121,7 +122,8 @@ EXERCISES: dict[str, Exercise] = {
             Property(
                 "no padding",
                 checks.position_cases([[1, 1, 1]]),
-                "Positions count from 0, so after three tokens comes position 3.",
+                "Positions count from 0, so after three tokens comes position 3. The shape is "
+                "(batch,).",
             ),
             Property(
                 "left padding",

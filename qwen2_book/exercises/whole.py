@@ -28,7 +28,7 @@ EXERCISES: dict[str, Exercise] = {
             502_464: "That is one layer's attention against all matrices.",
         },
         otherwise="Not yet. Equal terms of equation (2): divide the products of a token by the "
-        "operations for one key. The chapter's table has this column for other sizes.",
+        "operations for one key. The chapter's table has this for the other sizes.",
     ),
     "09-2": Value(
         expected=cached_tokens,
