@@ -31,7 +31,8 @@ ORDER = """
     exercises.meet exercises.tokenizer_checks exercises.tokenizer exercises.stream_checks
     exercises.stream exercises.rope_checks exercises.rope exercises.attention_checks
     exercises.attention exercises.swiglu_checks exercises.swiglu exercises.window_checks
-    exercises.window exercises.chatml_checks exercises.chatml cli
+    exercises.window exercises.chatml_checks exercises.chatml
+    exercises.long_context_checks exercises.long_context cli
 """.split()
 
 

@@ -4,7 +4,17 @@ A right answer is accepted in any form that means it, a well-known wrong one is 
 no message ever holds the solution. Functions are run against properties that name what fails.
 """
 
-from qwen2_book.exercises import attention, chatml, meet, rope, stream, swiglu, tokenizer, window
+from qwen2_book.exercises import (
+    attention,
+    chatml,
+    long_context,
+    meet,
+    rope,
+    stream,
+    swiglu,
+    tokenizer,
+    window,
+)
 from qwen2_book.exercises.base import Exercise, Verdict
 
 EXERCISES: dict[str, Exercise] = {
@@ -16,6 +26,7 @@ EXERCISES: dict[str, Exercise] = {
     **swiglu.EXERCISES,
     **window.EXERCISES,
     **chatml.EXERCISES,
+    **long_context.EXERCISES,
 }
 
 
