@@ -18,8 +18,6 @@ from qwen2_book.cache import KVCache
 from qwen2_book.model import DecoderLayer, Masks, Qwen2
 from qwen2_book.rope import rotate
 
-ROWS = 128  # queries at a time: bounds the scores in memory
-
 
 def query_positions(
     positions: Int[Tensor, "batch seq"], chunk: int, local: int
@@ -48,15 +46,17 @@ def dual_chunk_attention(
     query_at: Int[Tensor, "#batch seq"],
     key_at: Int[Tensor, "#batch keys"],
     piece: int,
+    block: int = 128,
 ) -> Float[Tensor, "batch heads seq dim"]:
     """Causal attention of three rotated queries to keys of their own, the last, earlier pieces.
 
     `query_at` and `key_at` are positions in the text, -1 for padding. Each part is a softmax of its
     own over the columns it needs; the parts are merged by their log-sum-exp, so the result is one
-    softmax over all keys. Work is that of plain attention.
+    softmax over all keys. Work is that of plain attention; `block` queries at a time bound the
+    memory.
     """
     rows = []
-    for some in torch.arange(query_at.shape[1], device=key.device).split(ROWS):
+    for some in torch.arange(query_at.shape[1], device=key.device).split(block):
         at = query_at[:, some, None]
         back = torch.div(at, piece, rounding_mode="floor") - key_at[:, None] // piece
         seen = (key_at[:, None] <= at) & (key_at[:, None] >= 0)

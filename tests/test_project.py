@@ -16,7 +16,7 @@ PAGES = [
 # From the ground floor up: a module imports only from those before it.
 ORDER = """
     errors config_checks released config gguf_file sandbox chat bpe tokenizer_files tokenizer
-    norm rope window cache attention feedforward moe model dual_chunk
+    norm rope window cache attention feedforward moe model dual_chunk passkey
     checkpoint.files checkpoint.layout checkpoint.safetensors_file checkpoint.gguf_weights
     checkpoint.hub checkpoint.source sampling generate loading saving trace neurons costs
     style plots

@@ -81,7 +81,7 @@ EXERCISES: dict[str, Exercise] = {
             Property(
                 "large scores",
                 merges_large,
-                "exp(5000) is infinite. Subtract the log-sum-exp of all sums before the exponential.",
+                "exp(5000) is infinite. Subtract the log-sum-exp of all sums before exp.",
             ),
             Property(
                 "an empty part",
