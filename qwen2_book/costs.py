@@ -76,3 +76,37 @@ def attention_flops(config: Qwen2Config, length: int) -> int:
 def prefill_flops(config: Qwen2Config, length: int) -> int:
     """Operations to take in a prompt of `length` tokens, the head applied to every one."""
     return length * matmul_flops(config) + attention_flops(config, length)
+
+
+def activation_numbers(config: Qwen2Config) -> int:
+    """Numbers a token that training keeps for the backward pass, with attention in one kernel.
+
+    A norm keeps its input, the scale, the scaled vector and its output; attention keeps queries,
+    keys, values, its result twice (by heads and flat) and one number a head; a SwiGLU of width F
+    keeps 4 F. An expert also keeps its input, its output and its weighted output, the router its
+    probabilities. Cosines and sines are kept once, and the loss keeps log-probabilities.
+    """
+    hidden, dim = config.hidden_size, config.head_dim
+    query, key_value = config.num_attention_heads * dim, config.num_key_value_heads * dim
+    attention = 3 * query + 2 * key_value + config.num_attention_heads
+    total = 3 * hidden + 1 + config.vocab_size + dim
+    for layer in range(config.num_hidden_layers):
+        feed_forward = 4 * config.intermediate_size
+        if config.is_sparse(layer):
+            expert = 3 * hidden + 4 * config.moe_intermediate_size + 1
+            shared = 4 * config.shared_expert_intermediate_size + hidden + 1
+            feed_forward = config.num_experts_per_tok * expert + shared + config.num_experts
+        total += 2 * (3 * hidden + 1) + attention + feed_forward
+    return total
+
+
+def training_bytes(config: Qwen2Config, length: int, batch: int = 1) -> dict[str, int]:
+    """Bytes that a training step in float32 holds: four numbers a parameter, and activations."""
+    weights = weight_bytes(config, "float32")
+    activations = BYTES["float32"] * batch * length * activation_numbers(config)
+    return {
+        "weights": weights,
+        "gradients": weights,
+        "optimizer": 2 * weights,  # Adam's two moments
+        "activations": activations,
+    }

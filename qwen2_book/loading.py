@@ -160,7 +160,7 @@ def _tokenizer(path: Path, config: Qwen2Config) -> Tokenizer:
 def _build(
     config: Qwen2Config, weights: dict[str, Tensor], generation: dict, dtype: torch.dtype
 ) -> Qwen2:
-    with torch.device("meta"), _without_random_numbers():
+    with torch.device("meta"), without_random_numbers():
         model = Qwen2(dataclasses.replace(config, dtype=str(dtype).removeprefix("torch.")))
     if config.tie_word_embeddings:
         weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
@@ -170,7 +170,7 @@ def _build(
 
 
 @contextmanager
-def _without_random_numbers() -> Iterator[None]:
+def without_random_numbers() -> Iterator[None]:
     """Layers made inside draw no initial weights, which would be thrown away: saves a second."""
     kinds: tuple[Any, ...] = (torch.nn.Linear, torch.nn.Embedding)
     before = [kind.reset_parameters for kind in kinds]

@@ -29,16 +29,36 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x: Float[Tensor, "batch seq hidden"]) -> Float[Tensor, "batch seq hidden"]:
         tokens = x.flatten(0, 1)
         weights, chosen = self.route(tokens)
-        order = chosen.flatten().argsort(stable=True)  # token-expert pairs, grouped by expert
-        counts = chosen.flatten().bincount(minlength=len(self.experts)).tolist()
-        routed = torch.zeros_like(tokens)
-        for expert, pairs in zip(self.experts, order.split(counts), strict=True):
-            if len(pairs):
-                rows = pairs // self.top_k
-                output = expert(tokens[rows]) * weights.flatten()[pairs, None]
-                routed.index_add_(0, rows, output)
+        routed = (self.one_token if len(tokens) == 1 else self.by_expert)(tokens, weights, chosen)
         shared = self.shared_expert_gate(tokens).sigmoid() * self.shared_expert(tokens)
         return (routed + shared).view_as(x)
+
+    def by_expert(
+        self,
+        tokens: Float[Tensor, "tokens hidden"],
+        weights: Float[Tensor, "tokens k"],
+        chosen: Int[Tensor, "tokens k"],
+    ) -> Float[Tensor, "tokens hidden"]:
+        """The routed sum, each expert called once with all its tokens: sort, compute, add back."""
+        order = chosen.flatten().argsort(stable=True)  # token-expert pairs, grouped by expert
+        counts = chosen.flatten().bincount(minlength=len(self.experts)).tolist()
+        rows = order // self.top_k
+        groups = zip(self.experts, tokens[rows].split(counts), strict=True)
+        outputs = torch.cat([expert(group) for expert, group in groups if len(group)])
+        weighted = outputs * weights.flatten()[order, None]
+        return torch.zeros_like(tokens).index_add_(0, rows, weighted)
+
+    def one_token(
+        self,
+        token: Float[Tensor, "1 hidden"],
+        weights: Float[Tensor, "1 k"],
+        chosen: Int[Tensor, "1 k"],
+    ) -> Float[Tensor, "1 hidden"]:
+        """The routed sum of a single token, as in decoding: nothing to sort, k experts to call."""
+        routed = torch.zeros_like(token)
+        for weight, expert in zip(weights[0], chosen[0].tolist(), strict=True):
+            routed = routed + weight * self.experts[expert](token)
+        return routed
 
     def route(
         self, tokens: Float[Tensor, "tokens hidden"]

@@ -74,6 +74,15 @@ class Sampler:
             probabilities = probabilities / probabilities.sum(-1, keepdim=True)
         return probabilities, ids
 
+    def distribution(
+        self,
+        logits: Float[Tensor, "batch vocab"],
+        history: Int[Tensor, "batch seen"] | None = None,
+    ) -> Float[Tensor, "batch vocab"]:
+        """The probability of every token, in the order of the vocabulary; those cut have 0."""
+        probabilities, ids = self.candidates(logits, history)
+        return torch.zeros_like(logits, dtype=torch.float32).scatter(1, ids, probabilities)
+
     def penalised(self, scores: Tensor, history: Tensor | None) -> Tensor:
         """Scores (batch, vocab) with the repetition penalty applied to the ids in `history`."""
         if self.repetition_penalty == 1 or history is None:

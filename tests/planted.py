@@ -7,6 +7,7 @@ from typing import Any
 
 import regex
 import torch
+import torch.nn.functional as F
 from chapter import NOTEBOOKS
 
 from qwen2_book.exercises import EXERCISES
@@ -19,7 +20,7 @@ def printed(chapter: str, name: str, *repairs: tuple[str, str]) -> Any:
     for old, new in repairs:
         assert old in source
         source = source.replace(old, new)
-    space: dict[str, Any] = {"torch": torch, "math": math, "regex": regex}
+    space: dict[str, Any] = {"torch": torch, "F": F, "math": math, "regex": regex}
     exec(source, space)
     return space[name]
 

@@ -91,3 +91,37 @@ def test_attention_flops_by_counting_pairs():
     assert costs.attention_flops(config, 11) == 4 * 4 * 8 * pairs
     whole = costs.prefill_flops(config, 11) - 11 * costs.matmul_flops(config)
     assert whole == costs.attention_flops(config, 11)
+
+
+@pytest.mark.parametrize("layout", ["dense", "tied", "wide heads", "moe", "mixed"])
+def test_activations_are_those_that_autograd_keeps(layout):
+    config, length = LAYOUTS[layout], 48
+    model = Qwen2(config)
+    own, kept = {p.untyped_storage().data_ptr() for p in model.parameters()}, {}
+
+    def look(tensor):
+        storage = tensor.untyped_storage()
+        if tensor.is_floating_point() and storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes() // 4
+        return tensor
+
+    ids = torch.randint(config.vocab_size, (1, length))
+    with torch.autograd.graph.saved_tensors_hooks(look, lambda tensor: tensor):
+        loss = torch.nn.functional.cross_entropy(model(ids)[0], ids[0])
+    assert sum(kept.values()) == length * costs.activation_numbers(config) + 1  # and one a text
+    assert loss > 0
+
+
+def test_memory_of_training():
+    small = LAYOUTS["tied"]
+    found = costs.training_bytes(small, 10, batch=3)
+    total = costs.parameters(small)["total"]
+    assert found["weights"] == found["gradients"] == 4 * total
+    parameters = list(Qwen2(small).parameters())
+    optimizer = torch.optim.AdamW(parameters)
+    for each in parameters:
+        each.grad = torch.zeros_like(each)
+    optimizer.step()
+    states = [t for s in optimizer.state.values() for t in s.values() if t.ndim]
+    assert found["optimizer"] == sum(t.numel() * t.element_size() for t in states)
+    assert found["activations"] == 4 * 30 * costs.activation_numbers(small)

@@ -18,6 +18,7 @@ from test_parity import reference
 
 from qwen2_book import Qwen2
 from qwen2_book.errors import TrainingError
+from qwen2_book.moe import load_balancing_loss
 from qwen2_book.training import loop, loss
 from qwen2_book.training.data import IGNORE, PADDING, PackedSource, layout, pack, unpacked, whole
 from qwen2_book.training.loss import balanced_loss, language_loss, mean_loss, token_log_probs
@@ -422,6 +423,23 @@ def test_training_with_balance_evens_the_load_of_the_experts():
             return float(balanced_loss(1.0)(model, batch) - language_loss(model, batch))
 
     assert unevenness(1.0) < 0.97 * unevenness(0.0)
+
+
+@torch.no_grad()
+def test_balance_layer_by_layer_is_the_mean_of_the_layers_losses():
+    model, batch = expert_model(), pack(SAMPLES, 4, 32, cut=False)
+    seen = []
+    mixtures = [layer.mlp for layer in model.model.layers]
+    hooks = [m.gate.register_forward_hook(lambda *call: seen.append(call[2])) for m in mixtures]
+    plain = float(language_loss(model, batch))
+    for hook in hooks:
+        hook.remove()
+    real = (batch.documents != PADDING).flatten()
+    each = [float(load_balancing_loss(one, mixtures[0].top_k, real)) for one in seen]
+    found = float(balanced_loss(0.5, by_layer=True)(model, batch)) - plain
+    assert found == pytest.approx(0.5 * batch.weight * sum(each) / len(each), rel=1e-4)
+    pooled = float(balanced_loss(0.5)(model, batch)) - plain
+    assert pooled < found  # what one layer leaves idle another one makes up for
 
 
 def test_a_dense_model_has_nothing_to_balance():

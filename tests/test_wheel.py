@@ -50,7 +50,10 @@ def test_what_is_in_it(wheel):
     with zipfile.ZipFile(wheel) as file:  # the checkpoints have a bound of their own, in test_tiny
         sizes = {i.filename: i.compress_size for i in file.infolist()}
     rest = {n: size for n, size in sizes.items() if not n.startswith("qwen2_book/assets/")}
-    assert len(rest) < len(sizes) and sum(rest.values()) < 1_000_000
+    data = {n: size for n, size in rest.items() if n.endswith((".json", ".svg"))}  # of figures
+    assert len(data) < len(rest) < len(sizes)
+    assert sum(data.values()) < 900_000
+    assert sum(rest.values()) - sum(data.values()) < 350_000
 
 
 def test_it_works_from_a_clean_environment(wheel, tmp_path):

@@ -7,12 +7,16 @@ no message ever holds the solution. Functions are run against properties that na
 from qwen2_book.exercises import (
     attention,
     chatml,
+    checkpoints,
+    experts,
+    generation,
     long_context,
     meet,
     rope,
     stream,
     swiglu,
     tokenizer,
+    whole,
     window,
 )
 from qwen2_book.exercises.base import Exercise, Verdict
@@ -25,6 +29,10 @@ EXERCISES: dict[str, Exercise] = {
     **attention.EXERCISES,
     **swiglu.EXERCISES,
     **window.EXERCISES,
+    **experts.EXERCISES,
+    **whole.EXERCISES,
+    **checkpoints.EXERCISES,
+    **generation.EXERCISES,
     **chatml.EXERCISES,
     **long_context.EXERCISES,
 }

@@ -51,12 +51,16 @@ def language_loss(model: Qwen2, batch: Batch) -> Float[Tensor, ""]:
     return -token_log_probs(model, batch).sum()
 
 
-def balanced_loss(coefficient: float = 0.001) -> Callable[[Qwen2, Batch], Tensor]:
+def balanced_loss(
+    coefficient: float = 0.001, by_layer: bool = False
+) -> Callable[[Qwen2, Batch], Tensor]:
     """A loss for `train` that also keeps the experts of a mixture equally busy.
 
     Per learned token it is the cross-entropy plus `coefficient` x `load_balancing_loss` over all
-    real tokens and expert layers; 0.001 is the default in Qwen2's configuration. Raises
-    TrainingError for a model without expert layers.
+    real tokens and expert layers; 0.001 is the default in Qwen2's configuration. As in
+    transformers all layers are pooled, so that one layer's idle expert is made up for by another
+    layer's busy one of the same number; `by_layer` takes the mean of the layers' own losses.
+    Raises TrainingError for a model without expert layers.
     """
 
     def objective(model: Qwen2, batch: Batch) -> Tensor:
@@ -73,9 +77,10 @@ def balanced_loss(coefficient: float = 0.001) -> Callable[[Qwen2, Batch], Tensor
         finally:
             for hook in hooks:
                 hook.remove()
-        real = (batch.documents != PADDING).flatten().repeat(len(seen))
-        balance = load_balancing_loss(torch.cat(seen), mixtures[0].top_k, real)
-        return loss + coefficient * batch.weight * balance
+        parts = seen if by_layer else [torch.cat(seen)]
+        real = (batch.documents != PADDING).flatten().repeat(len(seen) // len(parts))
+        balances = [load_balancing_loss(part, mixtures[0].top_k, real) for part in parts]
+        return loss + coefficient * batch.weight * sum(balances) / len(balances)
 
     return objective
 

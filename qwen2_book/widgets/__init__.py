@@ -14,9 +14,13 @@ from qwen2_book.widgets.heads_bill import HeadsBill
 from qwen2_book.widgets.logit_lens import LogitLens
 from qwen2_book.widgets.merge_stepper import MergeStepper
 from qwen2_book.widgets.model_map import ModelMap
+from qwen2_book.widgets.parity_ladder import ParityLadder
 from qwen2_book.widgets.residual_stream import ResidualStream
 from qwen2_book.widgets.ring_buffer import RingBuffer
 from qwen2_book.widgets.rope_clocks import RopeClocks
+from qwen2_book.widgets.router_flow import RouterFlow
+from qwen2_book.widgets.sampling_knobs import SamplingKnobs
+from qwen2_book.widgets.weight_block import WeightBlock
 from qwen2_book.widgets.window_explorer import WindowExplorer
 
 __all__ = [
@@ -30,9 +34,13 @@ __all__ = [
     "LogitLens",
     "MergeStepper",
     "ModelMap",
+    "ParityLadder",
     "ResidualStream",
     "RingBuffer",
     "RopeClocks",
+    "RouterFlow",
+    "SamplingKnobs",
+    "WeightBlock",
     "WindowExplorer",
     "names",
     "source",
