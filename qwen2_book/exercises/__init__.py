@@ -10,6 +10,7 @@ from qwen2_book.exercises import (
     checkpoints,
     experts,
     generation,
+    long_context,
     meet,
     rope,
     stream,
@@ -33,6 +34,7 @@ EXERCISES: dict[str, Exercise] = {
     **checkpoints.EXERCISES,
     **generation.EXERCISES,
     **chatml.EXERCISES,
+    **long_context.EXERCISES,
 }
 
 

@@ -7,6 +7,7 @@ there; GitHub, print and notebooks that were not run show the picture.
 
 from qwen2_book.widgets.base import STYLE, Figure, names, source
 from qwen2_book.widgets.chat_bytes import ChatBytes
+from qwen2_book.widgets.chunk_distances import ChunkDistances
 from qwen2_book.widgets.gate_neurons import GateNeurons
 from qwen2_book.widgets.head_window import HeadWindow
 from qwen2_book.widgets.heads_bill import HeadsBill
@@ -25,6 +26,7 @@ from qwen2_book.widgets.window_explorer import WindowExplorer
 __all__ = [
     "STYLE",
     "ChatBytes",
+    "ChunkDistances",
     "Figure",
     "GateNeurons",
     "HeadWindow",

@@ -1,0 +1,51 @@
+"""The distances of Dual Chunk Attention: how far each query thinks that each key is."""
+
+from typing import ClassVar
+
+import traitlets
+from jaxtyping import Int
+from torch import Tensor
+
+from qwen2_book.dual_chunk import relative_positions
+from qwen2_book.widgets.base import Figure, source
+
+
+class ChunkDistances(Figure):
+    """Relative positions of a text in chunks: the whole matrix, and one query's row as a curve.
+
+    length: tokens. chunk: the largest distance allowed. local: tokens that keep their distance
+    across a cut; at most half the chunk. query: the token whose row the curve shows.
+    """
+
+    MODULE: ClassVar[str] = "chunk_distances"
+    LIMITS: ClassVar[dict[str, tuple[int, int]]] = {
+        "query": (0, 47),
+        "length": (4, 48),
+        "chunk": (2, 48),
+        "local": (0, 24),
+    }
+
+    _esm = source("chunk_distances")
+    query = traitlets.Int(29).tag(sync=True)
+    length = traitlets.Int(40).tag(sync=True)
+    chunk = traitlets.Int(14).tag(sync=True)
+    local = traitlets.Int(4).tag(sync=True)
+
+    def sizes(self) -> tuple[int, int, int]:
+        """(query, chunk, local) as drawn: the query inside the text, `local` at most half."""
+        return min(self.query, self.length - 1), self.chunk, min(self.local, self.chunk // 2)
+
+    def row(self) -> Int[Tensor, "keys"]:
+        """The distance at which the query meets each key, from the first key to itself."""
+        query, chunk, local = self.sizes()
+        return relative_positions(self.length, chunk, local)[query, : query + 1]
+
+    def description(self) -> str:
+        query, chunk, local = self.sizes()
+        row = self.row()
+        return (
+            f"A triangle of {self.length} queries by {self.length} keys, shaded by the distance "
+            f"that each pair has in chunks of {chunk} with {local} local tokens. Beside it the row "
+            f"of query {query}: the true distance is a straight line from {query} down to 0; the "
+            f"one that attention uses is a saw that never passes {int(row.max())}."
+        )
