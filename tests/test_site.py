@@ -233,6 +233,8 @@ def test_axe_finds_nothing_serious(site, home, browser):
                 page.goto(f"{home}/{name}")
                 page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
                 settled(page)
+                faults = page.locator("mjx-merror").all_text_contents()
+                assert faults == [], f"{name}: a formula that MathJax cannot read"
                 page.evaluate(ONE_OF_EACH)
                 options = {"resultTypes": ["violations"], **rules}
                 for fault in Axe().run(page, options=options).response["violations"]:

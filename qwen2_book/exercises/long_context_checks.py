@@ -30,12 +30,14 @@ def kept_pairs() -> int:
 
 
 def slowest_is_slowed(answer: Callable) -> None:
+    """The last pair turns as many times slower as the factor says."""
     for base, factor, dim in ((1e4, 4.0, 64), (1e6, 4.0, 128), (1e4, 8.0, 16)):
         power = (dim - 2) / dim
         assert math.isclose(float(answer(base, factor, dim)) ** power, factor * base**power)
 
 
 def one_changes_nothing(answer: Callable) -> None:
+    """A factor of 1 leaves the base."""
     assert math.isclose(float(answer(1e6, 1.0, 64)), 1e6)
 
 
@@ -90,6 +92,7 @@ merges_empty = _merges(empty=True)
 
 
 def one_part_stays(answer: Callable) -> None:
+    """One part alone is the answer, whatever its log-sum."""
     parts, sums, _ = _case()
     assert torch.allclose(answer(parts[:1], sums[:1]), parts[0])
 
@@ -102,14 +105,17 @@ def _given(**more: float) -> dict[str, float | int]:
 
 
 def original_length(answer: Callable) -> None:
+    """YaRN's bounds come from the length trained on, not from the model's new limit."""
     frequencies, _ = answer(_given(), 64, 1e6)
     assert torch.allclose(frequencies.float(), _yarn("Qwen2-0.5B")[0], rtol=1e-4)
 
 
 def factor_once(answer: Callable) -> None:
+    """The scores' factor is the paper's, not its square."""
     assert math.isclose(float(answer(_given(), 64, 1e6)[1]), _yarn("Qwen2-0.5B")[1], rel_tol=1e-5)
 
 
 def own_factor(answer: Callable) -> None:
+    """A factor that the settings name is taken."""
     assert math.isclose(float(answer(_given(attention_factor=1.0), 64, 1e6)[1]), 1.0)
     assert math.isclose(float(answer(_given(attention_factor=1.3), 64, 1e6)[1]), 1.3)
