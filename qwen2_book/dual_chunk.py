@@ -140,8 +140,8 @@ def with_dual_chunk(model: Qwen2, chunk: int, local: int) -> DualChunkQwen2:
 
     The published default is three quarters of the trained length for `chunk` and a sixteenth for
     `local`. A text within one piece is read as before. A KV cache works as with the model itself,
-    but its keys are turned otherwise: one that the plain model has filled is of no use here. Raises ValueError for sizes without meaning and for a
-    model whose sliding window is on.
+    but its keys are turned otherwise: one that the plain model has filled is of no use here. Raises
+    ValueError for sizes without meaning and for a model whose sliding window is on.
     """
     _check(chunk, local)
     if any(model.config.layer_windows):

@@ -48,7 +48,7 @@ def hidden_key(
         )
     if depth is not None:
         hay.insert(round(depth * len(hay)), needle)
-    return sum(hay, []) + question + digits, len(digits)
+    return [token for part in (*hay, question, digits) for token in part], len(digits)
 
 
 @torch.no_grad()

@@ -35,7 +35,9 @@ def test_the_prompt_is_what_it_says(tiny, length, depth):
 
 def test_only_the_place_of_the_key_depends_on_depth(tiny):
     _, tokenizer = tiny
-    texts = [tokenizer.decode(hidden_key(tokenizer, 300, d, seed=3)[0]) for d in (0.0, 0.5, 1.0, None)]
+    texts = [
+        tokenizer.decode(hidden_key(tokenizer, 300, d, seed=3)[0]) for d in (0.0, 0.5, 1.0, None)
+    ]
     key = texts[0][-5:]
     needle = f" The pass key is {key}. Remember it: {key} is the pass key."
     assert all(text.count(needle) == 1 for text in texts[:3])
