@@ -57,8 +57,8 @@ function render({ model, el }) {
       shape("line", { x1: toX(0), y1: toY(query), x2: toX(query), y2: toY(0), stroke: "var(--q2b-grey)", "stroke-width": 1.5,
         "stroke-dasharray": "5 3" })];
     for (let border = piece; border <= query; border += piece)
-      nodes.push(shape("line", { x1: toX(border - 0.5), x2: toX(border - 0.5), y1: 24, y2: toY(0), stroke: "var(--q2b-grey)", "stroke-opacity": 0.35 }));
-    if (query >= piece) nodes.push(text(Math.max(toX(piece - 0.5), 60), 22, "pieces begin", { "text-anchor": "start", fill: "var(--q2b-grey)", "font-size": 10 }));
+      nodes.push(shape("line", { x1: toX(border - 0.5), x2: toX(border - 0.5), y1: 58, y2: toY(0), stroke: "var(--q2b-grey)", "stroke-opacity": 0.35 }));
+    if (query >= piece) nodes.push(text(toX(piece - 0.5) + 5, 68, "border", { "text-anchor": "start", fill: "var(--q2b-grey)" }));
     if (query > chunk + 6) nodes.push(text(toX(0) + 8, toY(query) + 2, "true distance", { "text-anchor": "start", fill: "var(--q2b-grey)" }));
     for (let j = 0; j <= query; j++) {
       if (j) nodes.push(shape("line", { x1: toX(j - 1), y1: toY(distance(query, j - 1)), x2: toX(j), y2: toY(distance(query, j)),
