@@ -2,7 +2,7 @@
 
 Five-digit keys are hidden in filler text, at several depths and lengths, and read in five ways: as
 trained, through a sliding window, with YaRN, in dual chunks, and with both as Qwen2 does beyond
-32,768 tokens. What is found with no key in the text is guessed. About a quarter of an hour on one core.
+32,768 tokens. What is found with no key in the text is guessed. A quarter of an hour on one core.
 """
 
 import json
@@ -16,7 +16,7 @@ from qwen2_book.dual_chunk import with_dual_chunk
 from qwen2_book.passkey import digits_found, hidden_key
 from qwen2_book.rope import RotaryEmbedding
 
-KEYS = {512: 3, 1024: 2}  # for each length, how many keys are tried
+KEYS = {512: 3, 1024: 1}  # for each length, how many keys are tried
 DEPTHS = (0.1, 0.5, 0.9)
 WINDOW, SINKS, CHUNK, LOCAL = 256, 4, 384, 32
 
@@ -46,7 +46,7 @@ def measure(file) -> None:
                     found[name][at][column] += digits_found(way, *prompt)
             model.model.rotary = plain
             print(seed, length, guessed, found, flush=True)
-    stored = {"lengths": list(KEYS), "keys": list(KEYS.values()), "depths": DEPTHS}
+    stored: dict = {"lengths": list(KEYS), "keys": list(KEYS.values()), "depths": DEPTHS}
     stored |= {"digits_guessed": guessed, "digits_found": found}
     file.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
 

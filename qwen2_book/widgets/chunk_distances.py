@@ -48,6 +48,6 @@ class ChunkDistances(Figure):
             f"A triangle of {self.length} queries by {self.length} keys, shaded by the distance "
             f"that each pair has with chunk {chunk} and local {local}: the text is cut into pieces "
             f"of {chunk - local}. Beside it the row of query {query}: the true distance is a "
-            f"straight line from {query} down to 0; the one that attention uses is a saw that never "
-            f"passes {int(row.max())}."
+            f"straight line from {query} down to 0; the one that attention uses is a saw that "
+            f"never passes {int(row.max())}."
         )
