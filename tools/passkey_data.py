@@ -16,7 +16,7 @@ from qwen2_book.dual_chunk import with_dual_chunk
 from qwen2_book.passkey import digits_found, hidden_key
 from qwen2_book.rope import RotaryEmbedding
 
-KEYS = {512: 3, 1024: 1}  # for each length, how many keys are tried
+KEYS = {512: 3, 1024: 2}  # for each length, how many keys are tried
 DEPTHS = (0.1, 0.5, 0.9)
 WINDOW, SINKS, CHUNK, LOCAL = 256, 4, 384, 32
 
