@@ -1,12 +1,12 @@
-"""Dual Chunk Attention: no query ever meets a key from farther than one chunk (arXiv:2402.17463).
+"""Dual Chunk Attention: no query meets a key from farther than `chunk` (arXiv:2402.17463).
 
 The text is cut into pieces of `chunk - local` tokens. A key is rotated once, at its place within
 its piece. A query is rotated three times: for keys of its own piece at its place, for keys of the
 piece before at its place plus one piece (at most `chunk`), and for all earlier keys at `chunk`. So
-the last `local` tokens keep their true distance, and no distance is larger than `chunk`.
+no distance is larger than `chunk`, and every distance up to `local + 1` is the true one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -50,51 +50,46 @@ def dual_chunk_attention(
 ) -> Float[Tensor, "batch heads seq dim"]:
     """Causal attention of three rotated queries to keys of their own, the last, earlier pieces.
 
-    `query_at` and `key_at` are positions in the text, -1 for padding. Each part is a softmax of its
-    own over the columns it needs; the parts are merged by their log-sum-exp, so the result is one
-    softmax over all keys. Work is that of plain attention; `block` queries at a time bound the
-    memory.
+    `query_at` and `key_at` are positions in the text, -1 for padding (a padded query sees all keys,
+    so that no row is empty). Each part is a softmax of its own over the columns it needs; the parts
+    are merged by their log-sum-exp, so the result is one softmax over all keys. Work is that of
+    plain attention; `block` queries at a time bound the memory.
     """
     rows = []
     for some in torch.arange(query_at.shape[1], device=key.device).split(block):
-        at = query_at[:, some, None]
-        back = torch.div(at, piece, rounding_mode="floor") - key_at[:, None] // piece
-        seen = (key_at[:, None] <= at) & (key_at[:, None] >= 0)
+        at, other = query_at[:, some, None], key_at[:, None]
+        back = at // piece - other // piece
+        seen = (other >= 0) & (other <= at)
         kinds = (seen & (back == 0)) | (at < 0), seen & (back == 1), seen & (back > 1)
-        parts = [
-            _partial(query[:, :, some], key[:, :, low:high], value[:, :, low:high], kind)
-            for query, kind_of_all in zip(queries, kinds, strict=True)
-            for low, high, kind in _columns(kind_of_all)
-        ]
-        sums = torch.stack([part[1] for part in parts])
+        parts = []
+        for query, kind in zip(queries, kinds, strict=True):
+            if len(used := kind.any(1).any(0).nonzero()):
+                near = slice(int(used[0]), int(used[-1]) + 1)  # the columns of this kind
+                part = query[:, :, some], key[:, :, near], value[:, :, near], kind[:, :, near]
+                parts.append(_partial(*part))
+        sums = torch.stack([log_sum for _, log_sum in parts])
         weights = (sums - sums.logsumexp(0)).exp()
-        rows.append(sum(w * part[0] for w, part in zip(weights, parts, strict=True)))
+        rows.append(sum(w * out for w, (out, _) in zip(weights, parts, strict=True)))
     return torch.cat(rows, 2).to(value.dtype)
 
 
-def _columns(kind: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-    """The range of columns that holds every True of (batch, rows, keys), and that part; or none."""
-    (found,) = kind.flatten(0, 1).any(0).nonzero(as_tuple=True)
-    if len(found):
-        low, high = int(found[0]), int(found[-1]) + 1
-        yield low, high, kind[:, :, low:high]
-
-
 def _partial(query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention over some of the keys, and the log of its softmax's sum (both float32)."""
+    """Attention over some of the keys, and the log of its softmax's sum (both float32).
+
+    A query that sees none of these keys gets zeros, and minus infinity for the log.
+    """
     groups = query.shape[1] // key.shape[1]
+    seen = seen[:, None, None]
     grouped = query.unflatten(1, (-1, groups)).float() * query.shape[-1] ** -0.5
     scores = grouped @ key[:, :, None].float().transpose(-1, -2)
-    scores = scores.masked_fill(~seen[:, None, None], -torch.inf)
-    top = scores.amax(-1, keepdim=True).clamp(min=torch.finfo(scores.dtype).min)
-    shares = (scores - top).exp()
-    total = shares.sum(-1, keepdim=True)
-    mean = shares @ value[:, :, None].float() / total.clamp(min=1e-30)
-    return mean.flatten(1, 2), (total.log() + top).flatten(1, 2)
+    log_sum = scores.masked_fill(~seen, -torch.inf).logsumexp(-1, keepdim=True)
+    weights = (scores - log_sum).exp().masked_fill(~seen, 0.0)
+    out = weights @ value[:, :, None].float()
+    return out.flatten(1, 2), log_sum.flatten(1, 2)
 
 
 class DualChunkQwen2(Qwen2):
-    """A Qwen2 whose every layer attends in chunks; made by `with_dual_chunk`."""
+    """A Qwen2 with Dual Chunk Attention in every layer; made by `with_dual_chunk`."""
 
     chunk: int
     local: int
@@ -145,8 +140,8 @@ def with_dual_chunk(model: Qwen2, chunk: int, local: int) -> DualChunkQwen2:
 
     The published default is three quarters of the trained length for `chunk` and a sixteenth for
     `local`. A text within one piece is read as before. A KV cache works as with the model itself,
-    but holds other keys: use one per model. Raises ValueError for sizes without meaning and for a
-    model whose sliding window is on.
+    but its keys are turned otherwise: one that the plain model has filled is of no use here. Raises
+    ValueError for sizes without meaning and for a model whose sliding window is on.
     """
     _check(chunk, local)
     if any(model.config.layer_windows):

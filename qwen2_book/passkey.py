@@ -21,11 +21,15 @@ FILLER = (
 )
 
 
-def hidden_key(tokenizer: Tokenizer, length: int, depth: float, seed: int) -> tuple[list[int], int]:
-    """A prompt of `length` tokens with a five-digit key at `depth` (0 its start, 1 its end).
+def hidden_key(
+    tokenizer: Tokenizer, length: int, depth: float | None, seed: int
+) -> tuple[list[int], int]:
+    """A prompt of at most `length` tokens with a five-digit key at `depth`.
 
-    It ends with the question and the key itself. Returns the ids, and how many of them, at the
-    end, are the key's. ValueError where the length leaves no room for filler.
+    Depth 0 puts the key before the filler, 1 behind it, None nowhere: what is found then is
+    guessed. Sentences stay whole. Key and filler follow from the seed alone. The prompt ends with
+    the question and the key itself; returns the ids, and how many of them, at the end, are the
+    key's. ValueError where the length leaves no room for filler.
     """
     chooser = random.Random(seed)
     key = "".join(chooser.choice("123456789") for _ in range(5))
@@ -33,16 +37,18 @@ def hidden_key(tokenizer: Tokenizer, length: int, depth: float, seed: int) -> tu
     question = tokenizer.encode("\nWhat is the pass key? The pass key is ")
     digits = tokenizer.encode(key)
     room = length - len(needle) - len(question) - len(digits)
-    if room < 1 or not 0 <= depth <= 1:
+    hay: list[list[int]] = []
+    while len(sentence := tokenizer.encode(" " + chooser.choice(FILLER))) <= room:
+        hay.append(sentence)
+        room -= len(sentence)
+    if not hay or not 0 <= (depth or 0) <= 1:
         raise ValueError(
-            f"length {length}, depth {depth}: expected more than {length - room} tokens, and a "
-            "depth from 0 (the key stands first) to 1 (last)."
+            f"length {length}, depth {depth}: expected room for a sentence beside key and "
+            "question, and a depth from 0 (the key stands first) to 1 (last)."
         )
-    hay: list[int] = []
-    while len(hay) < room:
-        hay += tokenizer.encode(" " + chooser.choice(FILLER))
-    cut = round(depth * room)
-    return hay[:cut] + needle + hay[cut:room] + question + digits, len(digits)
+    if depth is not None:
+        hay.insert(round(depth * len(hay)), needle)
+    return [token for part in (*hay, question, digits) for token in part], len(digits)
 
 
 @torch.no_grad()

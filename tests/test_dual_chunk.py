@@ -1,5 +1,6 @@
 """Dual Chunk Attention: plain inside one piece, equal to the formula written out beyond it."""
 
+import dataclasses
 import math
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from layouts import LAYOUTS, random_ids, random_model
 
 from qwen2_book import KVCache, Qwen2, generate
+from qwen2_book.config import RopeScaling
 from qwen2_book.dual_chunk import (
     dual_chunk_attention,
     query_positions,
@@ -21,13 +23,23 @@ DENSE = [name for name, config in LAYOUTS.items() if not any(config.layer_window
 SIZES = st.tuples(st.integers(1, 12), st.integers(0, 12)).map(lambda s: (sum(s), min(s)))
 
 
+def distance(i, j, chunk, local):
+    """How far key j seems to query i, by the three cases of the paper (arXiv:2402.17463)."""
+    piece = chunk - local
+    if i // piece == j // piece:  # intra-chunk: the true distance
+        return i - j
+    if i // piece == j // piece + 1:  # successive chunk: the true one, as far as the local part
+        return i - j if i % piece <= local else chunk - j % piece
+    return chunk - j % piece  # inter-chunk
+
+
 def directly(model, query, key, value, chunk, local):
     """One softmax over all keys, each pair turned by its own distance: slow and obvious."""
-    distance = relative_positions(query.shape[2], chunk, local)
     key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
     rotary, out = RotaryEmbedding(model.config), torch.zeros_like(query)
     for i in range(query.shape[2]):
-        turns = rotary(distance[i, : i + 1, None])  # (keys, 1, pairs): a position for every key
+        seems = torch.tensor([distance(i, j, chunk, local) for j in range(i + 1)])
+        turns = rotary(seems[:, None])  # (keys, 1, pairs): a position for every key
         turned = rotate(query[0, :, i].expand(i + 1, -1, -1).unsqueeze(2), *turns)
         scores = (turned[:, :, 0] * key[0, :, : i + 1].transpose(0, 1)).sum(-1) * rotary.factor
         weights = (scores / math.sqrt(query.shape[3])).softmax(0)
@@ -38,16 +50,39 @@ def directly(model, query, key, value, chunk, local):
 @given(length=st.integers(1, 60), size=SIZES)
 def test_distances(length, size):
     chunk, local = size
-    distance = relative_positions(length, chunk, local)
+    table = relative_positions(length, chunk, local)
     true = torch.arange(length)[:, None] - torch.arange(length)
     seen = true >= 0
-    assert (distance[~seen] == -1).all()
-    assert int(distance[seen].min()) >= 0 and int(distance[seen].max()) <= chunk
-    same = seen & (true <= local)  # near tokens keep their distance, across a cut as well
-    assert torch.equal(distance[same], true[same])
+    assert (table[~seen] == -1).all()
+    assert int(table[seen].min()) >= 0 and int(table[seen].max()) <= chunk
+    near = seen & (true <= local + 1)  # what `local` promises, across a cut as well
+    assert torch.equal(table[near], true[near])
     if length <= chunk - local:
-        assert torch.equal(distance[seen], true[seen])
-    assert (distance <= true)[seen].all()
+        assert torch.equal(table[seen], true[seen])
+    assert (table <= true)[seen].all()
+    for i in range(length):
+        assert table[i, : i + 1].tolist() == [distance(i, j, *size) for j in range(i + 1)]
+
+
+def test_the_promise_is_no_larger():
+    """A key at `local + 2` may seem nearer; and of two keys the farther one may seem the nearer."""
+    table = relative_positions(2_000, 768, 64)
+    true = torch.arange(2_000)[:, None] - torch.arange(2_000)
+    assert int(true[(true >= 0) & (table != true)].min()) == 66
+    row = relative_positions(40, 14, 4)[29]
+    assert (int(row[20]), int(row[19])) == (9, 5)
+
+
+@torch.no_grad()
+def test_with_yarn_as_qwen2_uses_it():
+    """One piece is the YaRN model itself; beyond, a cache gives what one pass gives."""
+    yarn = RopeScaling(4.0, original_max_position_embeddings=32)
+    config = dataclasses.replace(LAYOUTS["dense tied"], rope_scaling=yarn)
+    model, ids = random_model(config), random_ids(2, 41, config)
+    torch.testing.assert_close(with_dual_chunk(model, 50, 9)(ids), model(ids), atol=1e-4, rtol=0)
+    chunked, cache = with_dual_chunk(model, 12, 4), KVCache(config, 2, 41)
+    parts = [chunked(part, cache) for part in ids.split([30, 1, 10], 1)]
+    torch.testing.assert_close(torch.cat(parts, 1), chunked(ids), atol=1e-4, rtol=0)
 
 
 @settings(max_examples=25, deadline=None)

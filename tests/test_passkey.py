@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from qwen2_book import load
-from qwen2_book.passkey import digits_found, hidden_key
+from qwen2_book.passkey import FILLER, digits_found, hidden_key
 
 
 @pytest.fixture(scope="module")
@@ -14,18 +14,34 @@ def tiny():
 
 @pytest.mark.parametrize("length", [200, 777])
 @pytest.mark.parametrize("depth", [0.0, 0.5, 1.0])
-def test_the_prompt_has_its_length_and_the_key_stands_at_its_depth(tiny, length, depth):
+def test_the_prompt_is_what_it_says(tiny, length, depth):
     _, tokenizer = tiny
     ids, digits = hidden_key(tokenizer, length, depth, seed=3)
-    assert len(ids) == length
+    assert length - 40 < len(ids) <= length
     text, key = tokenizer.decode(ids), tokenizer.decode(ids[-digits:])
     assert len(key) == 5 and key.isdigit() and text.endswith(f"The pass key is {key}")
     assert text.count(key) == 3
-    start = text.index(" The pass key")
-    end = text.index("is the pass key.") + len("is the pass key.")
-    filler = start + text.index("\nWhat is") - end
-    assert abs(start / filler - depth) < 0.1
+    needle = f" The pass key is {key}. Remember it: {key} is the pass key."
+    before, after = text.split(needle)
+    filler, question = after.split("\nWhat is")
+    assert abs(len(before) / len(before + filler) - depth) < 0.15
+    assert question == f" the pass key? The pass key is {key}"
+    for part in (before, filler):  # only whole sentences
+        for sentence in FILLER:
+            part = part.replace(f" {sentence}", "")
+        assert part == ""
     assert ids != hidden_key(tokenizer, length, depth, seed=4)[0]
+
+
+def test_only_the_place_of_the_key_depends_on_depth(tiny):
+    _, tokenizer = tiny
+    texts = [
+        tokenizer.decode(hidden_key(tokenizer, 300, d, seed=3)[0]) for d in (0.0, 0.5, 1.0, None)
+    ]
+    key = texts[0][-5:]
+    needle = f" The pass key is {key}. Remember it: {key} is the pass key."
+    assert all(text.count(needle) == 1 for text in texts[:3])
+    assert {text.replace(needle, "") for text in texts[:3]} == {texts[3]}
 
 
 def test_digits_are_counted(tiny):

@@ -36,15 +36,18 @@ function render({ model, el }) {
     }
     KINDS.forEach(([, name], kind) => nodes.push(text(324, 50 + kind * 18, name,
       { "text-anchor": "end", fill: colour(kind), "font-weight": 600 })));
-    nodes.push(text(324, 106, "darker: farther", { "text-anchor": "end" }),
+    for (let step = 0; step <= 10; step++)
+      nodes.push(shape("rect", { x: 238 + step * 5, y: 97, width: 5.1, height: 11, fill: "var(--q2b-ink)", "fill-opacity": 0.1 + 0.085 * step }));
+    nodes.push(text(232, 107, 0, { "text-anchor": "end" }), text(298, 107, chunk, { "text-anchor": "start" }),
+      text(324, 124, "distance", { "text-anchor": "end" }),
       shape("rect", { x: 30, y: 20 + query * size, width: (query + 1) * size, height: size, fill: "none",
         stroke: "var(--q2b-ink)", "stroke-width": 1.6 }),
       text(177, 328, "key"), text(14, 20 + 147, "query", { transform: "rotate(-90 14 167)" }));
     matrix.replaceChildren(...nodes);
-    matrix.setAttribute("aria-label", `Distances of ${length} tokens in chunks of ${chunk}; row ${query} is marked`);
+    matrix.setAttribute("aria-label", `Distances of ${length} tokens, none larger than ${chunk}; row ${query} is marked`);
   }
 
-  function drawCurve({ length, chunk, query, kind, distance }) {
+  function drawCurve({ length, chunk, piece, query, kind, distance }) {
     const high = Math.max(query, chunk, 1);
     const toX = (j) => 34 + (j / Math.max(length - 1, 1)) * 284, toY = (d) => 292 - (d / high) * 250;
     const nodes = [text(177, 13, `row of query ${query}`, { "font-weight": 600 }),
@@ -53,6 +56,9 @@ function render({ model, el }) {
       text(320, toY(chunk) - 5, `chunk ${chunk}`, { "text-anchor": "end" }),
       shape("line", { x1: toX(0), y1: toY(query), x2: toX(query), y2: toY(0), stroke: "var(--q2b-grey)", "stroke-width": 1.5,
         "stroke-dasharray": "5 3" })];
+    for (let border = piece; border <= query; border += piece)
+      nodes.push(shape("line", { x1: toX(border - 0.5), x2: toX(border - 0.5), y1: 58, y2: toY(0), stroke: "var(--q2b-grey)", "stroke-opacity": 0.35 }));
+    if (query >= piece) nodes.push(text(toX(piece - 0.5) + 5, 68, "border", { "text-anchor": "start", fill: "var(--q2b-grey)" }));
     if (query > chunk + 6) nodes.push(text(toX(0) + 8, toY(query) + 2, "true distance", { "text-anchor": "start", fill: "var(--q2b-grey)" }));
     for (let j = 0; j <= query; j++) {
       if (j) nodes.push(shape("line", { x1: toX(j - 1), y1: toY(distance(query, j - 1)), x2: toX(j), y2: toY(distance(query, j)),

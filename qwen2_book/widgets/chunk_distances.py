@@ -11,10 +11,11 @@ from qwen2_book.widgets.base import Figure, source
 
 
 class ChunkDistances(Figure):
-    """Relative positions of a text in chunks: the whole matrix, and one query's row as a curve.
+    """Distances under Dual Chunk Attention: the whole matrix, and one query's row as a curve.
 
-    length: tokens. chunk: the largest distance allowed. local: tokens that keep their distance
-    across a cut; at most half the chunk. query: the token whose row the curve shows.
+    length: tokens, cut into pieces of `chunk - local`. chunk: the largest distance allowed. local:
+    distances up to one more than this are true everywhere; at most half the chunk. query: the token
+    whose row the curve shows.
     """
 
     MODULE: ClassVar[str] = "chunk_distances"
@@ -45,7 +46,8 @@ class ChunkDistances(Figure):
         row = self.row()
         return (
             f"A triangle of {self.length} queries by {self.length} keys, shaded by the distance "
-            f"that each pair has in chunks of {chunk} with {local} local tokens. Beside it the row "
-            f"of query {query}: the true distance is a straight line from {query} down to 0; the "
-            f"one that attention uses is a saw that never passes {int(row.max())}."
+            f"that each pair has with chunk {chunk} and local {local}: the text is cut into pieces "
+            f"of {chunk - local}. Beside it the row of query {query}: the true distance is a "
+            f"straight line from {query} down to 0; the one that attention uses is a saw that "
+            f"never passes {int(row.max())}."
         )
