@@ -112,7 +112,10 @@ async function render({ model, el }) {
     timer = setInterval(() => (!el.isConnected || now() >= total ? stop() : go(now() + 1)), 800);
   });
   input.addEventListener("input", () => { stop(); model.set("step", 0); model.set("text", input.value); model.save_changes(); });
-  model.on("change:text", () => { if (input.value !== model.get("text")) input.value = model.get("text"); });
+  model.on("change:text", () => {
+    if (input.value !== model.get("text")) input.value = model.get("text");
+    read();  // at once, not with the next frame: the End key goes to the end of this text
+  });
 
   const text = (x, y, words, more = {}) => shape("text", { x, y, "font-size": 11, fill: "var(--q2b-ink)", ...more }, words);
   const name = (id) => label(table.tokens.get(id));
