@@ -29,9 +29,7 @@ def unround_int8(
 
 def round_int4(
     weight: Float[Tensor, "out in"], group: int = 32, refits: int = 2
-) -> tuple[
-    UInt8[Tensor, "out in"], BFloat16[Tensor, "out groups"], BFloat16[Tensor, "out groups"]
-]:
+) -> tuple[UInt8[Tensor, "out in"], BFloat16[Tensor, "out groups"], BFloat16[Tensor, "out groups"]]:
     """Whole numbers from 0 to 15, a scale and a zero for each `group` neighbours of a row.
 
     weight ~ (steps - 8) * scale + zero. At first the 16 levels span the group from its least to
