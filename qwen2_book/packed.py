@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from qwen2_book.rounding import GROUPS, round_int4, round_int8
 
 PACKED_ROWS = 16  # so many rows at most read packed weights; more are quicker with wide ones
-BLOCK = 1 << 14  # rows of a matrix that are rounded, or widened, at once
+BLOCK = 1 << 14  # rows of a matrix that are widened at once
+ROUNDED = 1 << 10  # rows that are rounded at once, so that what is made on the way stays near
 EMULATED = torch.backends.cpu.get_cpu_capability() == "AVX2"  # bfloat16 products are, and slowly
 
 
@@ -61,12 +62,12 @@ class PackedLinear(nn.Module):
         self.register_buffer("scales", scales, persistent=False)
 
     def _int8(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        steps, scales = zip(*map(round_int8, weight.split(BLOCK)), strict=True)
+        steps, scales = zip(*map(round_int8, weight.split(ROUNDED)), strict=True)
         return torch.cat(steps), torch.cat(scales)
 
     def _int4(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         weight = F.pad(weight, (0, 0, 0, -len(weight) % 16))
-        parts = [round_int4(part, self.group) for part in weight.split(BLOCK)]
+        parts = [round_int4(part, self.group) for part in weight.split(ROUNDED)]
         steps, scale, zero = (torch.cat(found) for found in zip(*parts, strict=True))
         packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(steps.int(), 1)
         return packed, torch.stack((scale.T, zero.T), -1).contiguous()

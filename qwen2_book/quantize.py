@@ -6,7 +6,7 @@ once and waits for arithmetic, so it takes the wide ones, which stay where the c
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
@@ -27,6 +27,7 @@ from qwen2_book.rope import rotate
 from qwen2_book.rounding import GROUPS
 
 WIDE, PACKED = ("float32", "bfloat16"), ("int8", "int4")
+PARTS = ("attention", "feed_forward", "head")
 
 Fuse = Callable[..., "FusedLinear | PackedLinear"]
 
@@ -116,24 +117,30 @@ class FastQwen2(Qwen2):
 
 @torch.no_grad()
 def optimize(
-    model: Qwen2, weights: str = "bfloat16", group: int = 32, head: str | None = "int8"
+    model: Qwen2,
+    weights: str = "bfloat16",
+    group: int = 32,
+    int8_parts: Sequence[str] = ("attention", "head"),
 ) -> FastQwen2:
     """The same model, to be run only: projections fused, matrices in float32, bfloat16, int8, int4.
 
-    int8 rounds by rows, int4 by `group` neighbours of a row (32 to 256), and both are for passes
-    of at most 16 rows, as in decoding; larger passes read the wide weights, which are shared with
-    `model`, not copied (mapped from the file where `load` mapped them). `head` packs the output
-    matrix: the head is the most sensitive, so int4 keeps it in "int8"; "int4" and None (wide) are
-    possible. Embedding, norms and routers stay wide, as do matrices too small for the kernels (rows
-    of no multiple of 16 weights); rows of no multiple of 32 get int8.
+    int8 rounds by rows, int4 by `group` neighbours of a row (32 to 256). Both are for passes of at
+    most 16 rows, as in decoding; larger passes (of an expert: larger shares) read the wide weights,
+    which are shared with `model`, not copied: they stay mapped where `load` mapped them.
+    `int8_parts` names what int4 leaves in int8, out of attention, feed_forward and head: the first
+    and the last are the most sensitive for their size. Embedding, norms and routers stay wide. Rows
+    of no multiple of 32 weights get int8, of no multiple of 16 stay wide.
 
     Packed weights run on the CPU only. Raises ValueError for another device, for names that are
     not known, and for models that are optimised, adapted or have dual chunk attention.
     """
-    _check(model, weights, group, head)
+    _check(model, weights, group, int8_parts)
     dtype = getattr(torch, weights) if weights in WIDE else model.dtype
-    plain = partial(FusedLinear, dtype=dtype)
-    fuse = partial(pack, kind=weights, group=group) if weights in PACKED else plain
+    wide = partial(FusedLinear, dtype=dtype)
+    fuse: dict[str, Fuse] = dict.fromkeys(PARTS, wide)
+    if weights in PACKED:
+        kinds = {part: "int8" if part in int8_parts else weights for part in PARTS}
+        fuse = {part: partial(pack, kind=kind, group=group) for part, kind in kinds.items()}
     fast = _twin(model, FastQwen2)
     decoder = fast.model = _twin(model.model)
     embedding = frozen(model.model.embed_tokens.weight, dtype)
@@ -141,41 +148,41 @@ def optimize(
     decoder.norm = FusedNorm(model.model.norm, dtype)
     size = sum(p.numel() for p in model.model.layers.parameters()) * (weights in PACKED)
     layers = shown(model.model.layers, len(model.model.layers), f"packing into {weights}", size)
-    decoder.layers = nn.ModuleList(_layer(layer, fuse, plain, dtype) for layer in layers)
+    decoder.layers = nn.ModuleList(_layer(layer, fuse, wide, dtype) for layer in layers)
     output = _twin(model.lm_head)
     if model.config.tie_word_embeddings:
         output.weight = decoder.embed_tokens.weight
-    packed = head if weights in PACKED else None
-    fast.lm_head = pack(output, kind=packed, group=group) if packed else plain(output)
+    fast.lm_head = fuse["head"](output)
     fast.config = dataclasses.replace(model.config, dtype=str(dtype).removeprefix("torch."))
     return fast
 
 
-def _layer(plain: nn.Module, fuse: Fuse, wide: Fuse, dtype: torch.dtype) -> DecoderLayer:
+def _layer(plain: nn.Module, fuse: dict[str, Fuse], wide: Fuse, dtype: torch.dtype) -> DecoderLayer:
     """A decoder layer of fused parts; a router and a shared expert's gate stay wide."""
     assert isinstance(plain, DecoderLayer)
     layer = _twin(plain)
     layer.input_layernorm = FusedNorm(plain.input_layernorm, dtype)
     layer.post_attention_layernorm = FusedNorm(plain.post_attention_layernorm, dtype)
-    layer.self_attn = FusedAttention(plain.self_attn, fuse)
+    layer.self_attn = FusedAttention(plain.self_attn, fuse["attention"])
+    pair = partial(FusedSwiGLU, fuse=fuse["feed_forward"])
     if isinstance(plain.mlp, SwiGLU):
-        layer.mlp = FusedSwiGLU(plain.mlp, fuse)
+        layer.mlp = pair(plain.mlp)
         return layer
     sparse = layer.mlp = _twin(plain.mlp)
     sparse.gate, sparse.shared_expert_gate = wide(sparse.gate), wide(sparse.shared_expert_gate)
-    sparse.experts = nn.ModuleList(FusedSwiGLU(expert, fuse) for expert in sparse.experts)
-    sparse.shared_expert = FusedSwiGLU(plain.mlp.shared_expert, fuse)
+    sparse.experts = nn.ModuleList(map(pair, sparse.experts))
+    sparse.shared_expert = pair(sparse.shared_expert)
     return layer
 
 
-def _check(model: Qwen2, weights: str, group: int, head: str | None) -> None:
+def _check(model: Qwen2, weights: str, group: int, int8_parts: Sequence[str]) -> None:
     if weights not in (*WIDE, *PACKED):
         expected = ", ".join((*WIDE, *PACKED))
         raise ValueError(f"optimize: weights: found {weights!r}, expected one of {expected}.")
     if group not in GROUPS:
         raise ValueError(f"optimize: group: found {group!r}, expected one of {GROUPS}.")
-    if head not in (*PACKED, None):
-        raise ValueError(f"optimize: head: found {head!r}, expected int8, int4 or None (wide).")
+    if isinstance(int8_parts, str) or not set(int8_parts) <= set(PARTS):
+        raise ValueError(f"optimize: int8_parts: found {int8_parts!r}, expected some of {PARTS}.")
     if type(model) is not Qwen2:
         raise ValueError(
             f"optimize: found a {type(model).__name__}, expected a Qwen2 as `load` gives it. An "

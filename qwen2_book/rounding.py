@@ -16,7 +16,7 @@ def round_int8(
 ) -> tuple[Int8[Tensor, "out in"], BFloat16[Tensor, "out"]]:
     """Whole numbers from -127 to 127 and a scale for each row: weight ~ steps * scale."""
     scale = (weight.float().abs().amax(1) / 127).bfloat16()
-    steps = (weight.float() / _divisor(scale)[:, None]).round().clamp(-127, 127)
+    steps = (weight.float() / _divisor(scale)[:, None]).round_().clamp_(-127, 127)
     return steps.to(torch.int8), scale
 
 
@@ -28,32 +28,23 @@ def unround_int8(
 
 
 def round_int4(
-    weight: Float[Tensor, "out in"], group: int = 32, refits: int = 2
+    weight: Float[Tensor, "out in"], group: int = 32
 ) -> tuple[UInt8[Tensor, "out in"], BFloat16[Tensor, "out groups"], BFloat16[Tensor, "out groups"]]:
     """Whole numbers from 0 to 15, a scale and a zero for each `group` neighbours of a row.
 
-    weight ~ (steps - 8) * scale + zero. At first the 16 levels span the group from its least to
-    its greatest weight. Each refit then puts the levels where they fit the chosen steps best, the
-    line of least squares through the pairs (step, weight), and chooses the steps anew: as Lloyd's
-    algorithm does (1982), with evenly spaced levels. Raises ValueError where a row is no whole
-    number of groups.
+    weight ~ (steps - 8) * scale + zero. The 16 levels span the group from its least to its greatest
+    weight, so the largest weights are kept. (Levels of least squares have a seventh less squared
+    error, and yet gave the 0.5B half as much perplexity again: it is the largest that matter.)
+    Raises ValueError where a row is no whole number of groups.
     """
     if weight.shape[1] % group:
         raise ValueError(f"a row of {weight.shape[1]} weights is no whole number of {group}s.")
     values = weight.float().unflatten(1, (-1, group))
-    low, high = values.aminmax(dim=2)
-    scale = (high - low) / 15
-    zero = low + 8 * scale
-    mean = values.mean(2)
-    for _ in range(refits):
-        steps = _nearest(values, scale, zero) - 8
-        middle = steps.mean(2)
-        spread = steps.square().mean(2) - middle.square()
-        shared = (steps * values).mean(2) - middle * mean
-        scale = torch.where(spread > 0, shared / _divisor(spread), scale)
-        zero = mean - scale * middle
-    scale, zero = scale.bfloat16(), zero.bfloat16()
-    return _nearest(values, scale, zero).flatten(1).to(torch.uint8), scale, zero
+    low, high = values.amin(2), values.amax(2)
+    scale = ((high - low) / 15).bfloat16()
+    zero = (low + 8 * scale.float()).bfloat16()
+    steps = (values - zero.float()[..., None]).div_(_divisor(scale)[..., None])
+    return steps.add_(8).round_().clamp_(0, 15).flatten(1).to(torch.uint8), scale, zero
 
 
 def unround_int4(
@@ -64,12 +55,6 @@ def unround_int4(
     """The matrix, float32, that `round_int4` stands for."""
     values = steps.float().unflatten(1, (scale.shape[1], -1)) - 8
     return (values * scale.float()[..., None] + zero.float()[..., None]).flatten(1)
-
-
-def _nearest(values: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
-    """The nearest of the 16 steps to each value of a group."""
-    steps = (values - zero.float()[..., None]) / _divisor(scale)[..., None]
-    return steps.add_(8).round_().clamp_(0, 15)
 
 
 def _divisor(scale: Tensor) -> Tensor:
