@@ -77,10 +77,10 @@ def start(
     if tokenizer is None:
         raise ValueError(f"{source} has no tokenizer; put its tokenizer.json into the folder.")
     seconds = time.perf_counter() - began
-    size = costs.parameters(model.config)["total"]
+    size, kind = costs.parameters(model.config)["total"], quantize or str(model.dtype)[6:]
     errors.print(
-        f"[dim]{escape(model.name_or_path)}: {size:,} parameters, {quantize or str(model.dtype)[6:]} on "
-        f"{model.device}, loaded in {seconds:.1f} s[/]"
+        f"[dim]{escape(model.name_or_path)}: {size:,} parameters, {kind} on {model.device}, loaded "
+        f"in {seconds:.1f} s[/]"
     )
     return (model if window is None else model.with_window(window, sinks)), tokenizer
 
