@@ -101,8 +101,8 @@ def llama(folder: Path, weights: str) -> Run:
         asked = {"prompt": ids[0].tolist(), "n_predict": new + 1, "temperature": 0}
         found = server.handle_completions(asked | {"ignore_eos": True, "cache_prompt": False})
         timings = (found if isinstance(found, dict) else json.loads(found))["timings"]
-        per_token = timings["predicted_ms"] / timings["predicted_n"]
-        return timings["prompt_ms"] / 1000, per_token * new / 1000
+        steps = timings["predicted_n"] - 1  # the first token comes with the prompt
+        return timings["prompt_ms"] / 1000, timings["predicted_ms"] / 1000 * new / max(steps, 1)
 
     return run
 
