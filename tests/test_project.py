@@ -18,8 +18,9 @@ ORDER = """
     errors config_checks released config gguf_file sandbox chat bpe tokenizer_files tokenizer
     norm rope window cache attention feedforward moe model dual_chunk passkey checkpoint.files
     checkpoint.layout checkpoint.safetensors_file checkpoint.blocks checkpoint.gguf_weights
-    checkpoint.hub checkpoint.source sampling generate speculative loading saving trace neurons
-    costs parity style plots training.data training.loss training.run_folder training.loop
+    checkpoint.hub checkpoint.source sampling generate speculative progress
+    rounding packed quantize loading saving trace neurons costs parity style plots
+    training.data training.loss training.run_folder training.loop
     training.sft training.dpo training.reward training.lora training.curve world.words
     world.sentences world.story world.facts world.talk world.documents world.score widgets.base
     widgets.chat_bytes widgets.chunk_distances widgets.gate_neurons widgets.head_data
