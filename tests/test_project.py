@@ -19,6 +19,7 @@ ORDER = """
     norm rope window cache attention feedforward moe model dual_chunk passkey checkpoint.files
     checkpoint.layout checkpoint.safetensors_file checkpoint.blocks checkpoint.gguf_weights
     checkpoint.hub checkpoint.source sampling generate speculative loading saving trace neurons
+    heads
     costs parity style plots training.data training.loss training.run_folder training.loop
     training.sft training.dpo training.reward training.lora training.curve world.words
     world.sentences world.story world.facts world.talk world.documents world.score widgets.base
