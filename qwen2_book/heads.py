@@ -33,10 +33,11 @@ class Survey:
     vector. kept: the share inside each of `windows`, without and with the first token always
     visible. maps: the mean share that the queries of one bin give to the keys of another; `edges`
     are the bins' first positions, and the prompt's length. last_keys, last_shares: where the last
-    token looks most.
+    token looks most. kv_heads: how many key-value heads the heads of a layer share.
     """
 
     length: int
+    kv_heads: int
     windows: Int[Tensor, "windows"]
     edges: Int[Tensor, "edges"]
     scores: dict[str, Float[Tensor, "layers heads"]]
@@ -97,7 +98,7 @@ def survey(
             hook.remove()
     seen = [found[layer] for layer in range(layers)]
     return Survey(
-        length, windows, edges,
+        length, model.config.num_key_value_heads, windows, edges,
         {name: torch.stack([sums.scores()[name] for sums in seen]) for name in SCORES},
         torch.stack([sums.kept / len(rows) for sums in seen], 1),
         torch.stack([sums.maps / sums.per_bin.clamp(min=1)[:, None] for sums in seen]),
@@ -135,19 +136,21 @@ class _Sums:
             self.last = attention[:, -1].topk(min(self.top, attention.shape[-1]))
 
     def _score(self, rows: Tensor, attention: Tensor) -> None:
-        keys = torch.arange(len(self.tokens))
-        before = keys < rows[:, None]
+        before = torch.arange(len(self.tokens)) < rows[:, None]
         same = (self.tokens == self.tokens[rows, None]) & before
         follows = torch.nn.functional.pad(same[:, :-1], (1, 0)) & before
-        valued = attention * self.value_norms[:, None]
-        self._sum("first", attention[..., 0], rows > 0)
-        self._sum("first_valued", valued[..., 0] / valued.sum(-1), rows > 0)
+        first, norms = attention[..., 0], self.value_norms
+        valued = first * norms[:, :1] / torch.einsum("hrk,hk->hr", attention, norms)
         previous = attention.gather(
-            -1, (rows - 1).clamp(min=0).expand(len(attention), -1)[..., None]
+            -1, (rows - 1).clamp(min=0)[None, :, None].expand(len(first), -1, 1)
         )
+        self._sum("first", first, rows > 0)
+        self._sum("first_valued", valued, rows > 0)
         self._sum("previous", previous[..., 0], rows > 0)
-        self._sum("same", (attention * same).sum(-1), same.any(-1))
-        self._sum("follows", (attention * follows).sum(-1), follows.any(-1))
+        self._sum("same", torch.einsum("hrk,rk->hr", attention, same.float()), same.any(-1))
+        self._sum(
+            "follows", torch.einsum("hrk,rk->hr", attention, follows.float()), follows.any(-1)
+        )
         self._sum("tokens", torch.special.entr(attention).sum(-1).exp(), rows >= 0)
 
     def _sum(self, name: str, values: Tensor, counted: Tensor) -> None:

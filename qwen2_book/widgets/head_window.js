@@ -2,12 +2,6 @@
 // head (steps, in thousandths, for 0, 1 and 4 sinks) and whole maps (square roots in 0 .. 63) of some.
 const SINKS = [0, 1, 4], SIDE = 282, LEFT = 44, TOP = 16;
 
-async function inflate(text) {
-  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return new Response(stream).arrayBuffer();
-}
-
 /** kept[sinks][head][window - 1] in thousandths, and the triangles of the mapped heads. */
 async function unpacked(prompt, heads) {
   const n = prompt.tokens.length, kept = new Int16Array(await inflate(prompt.kept));
