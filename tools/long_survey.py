@@ -1,7 +1,7 @@
 """Store how far the heads of a real model look in long texts: `python tools/long_survey.py`.
 
 Needs QWEN2_BOOK_CHECKPOINT. One text, cut at 2,048, 8,192 and 32,768 tokens: the three of
-`notebooks/data/07_texts`, then the chapters of this book in order, as they stood on that day. For every head,
+`notebooks/data/07_texts`, then the chapters of this book as they stood on that day. For every head,
 what it gives to the first token and what windows keep, on every n-th query of the longer ones; and
 the most memory that the process ever held. Written to `notebooks/data/14_long.json` after each
 length. The longest takes half an hour on one core.
