@@ -27,15 +27,15 @@ ORDER = """
     widgets.head_browser widgets.head_window widgets.heads_bill widgets.logit_lens
     widgets.merge_table widgets.merge_stepper widgets.model_map widgets.parity_ladder
     widgets.stream_data widgets.residual_stream widgets.ring_buffer widgets.rope_clocks
-    widgets.router_flow widgets.weight_block widgets.sampling_knobs widgets.window_explorer exercises.base
-    exercises.meet_checks exercises.meet exercises.tokenizer_checks exercises.tokenizer
-    exercises.stream_checks exercises.stream exercises.rope_checks exercises.rope
-    exercises.attention_checks exercises.attention exercises.swiglu_checks exercises.swiglu
-    exercises.window_checks exercises.window exercises.experts_checks exercises.experts
-    exercises.whole_checks exercises.whole exercises.checkpoints_checks exercises.checkpoints
-    exercises.generation_checks exercises.generation exercises.chatml_checks exercises.chatml
-    exercises.long_context_checks exercises.long_context exercises.seeing_checks exercises.seeing
-    cli
+    widgets.router_flow widgets.weight_block widgets.sampling_knobs widgets.window_explorer
+    exercises.base exercises.meet_checks exercises.meet exercises.tokenizer_checks
+    exercises.tokenizer exercises.stream_checks exercises.stream exercises.rope_checks
+    exercises.rope exercises.attention_checks exercises.attention exercises.swiglu_checks
+    exercises.swiglu exercises.window_checks exercises.window exercises.experts_checks
+    exercises.experts exercises.whole_checks exercises.whole exercises.checkpoints_checks
+    exercises.checkpoints exercises.generation_checks exercises.generation
+    exercises.chatml_checks exercises.chatml exercises.long_context_checks
+    exercises.long_context exercises.seeing_checks exercises.seeing cli
 """.split()
 
 

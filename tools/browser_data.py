@@ -1,6 +1,6 @@
 """Store what the head browser shows: `python tools/browser_data.py`, then `… losses`.
 
-Needs QWEN2_BOOK_CHECKPOINT. Three prompts of 48 tokens, each of our own, in which names come twice:
+Needs QWEN2_BOOK_CHECKPOINT. Three prompts of 40 tokens, each of our own, in which names come twice:
 the survey of all heads over each. With `losses`: the rise of the mean loss on the first tokens of
 `notebooks/data/07_texts/english.txt` with each head alone silenced, in float32. A head of layer l
 changes nothing before it, so only the layers from l on run again. Written to
@@ -22,16 +22,16 @@ from qwen2_book.heads import survey
 from qwen2_book.widgets import head_browser
 
 TEXT = Path(__file__).parent.parent / "notebooks" / "data" / "07_texts" / "english.txt"
-LENGTH, LOSS_LENGTH = 48, 256  # tokens of a prompt, and of the text for the losses
+LENGTH, LOSS_LENGTH = 40, 256  # tokens of a prompt, and of the text for the losses
 PROMPTS = {
     "English": "One wet evening Mara Quill mended the silver lantern. At night the silver lantern "
     "burned for Mara Quill, and the harbour cat slept beside it. At dawn the harbour cat woke Mara "
-    "Quill, who took the silver lantern home.",
-    "中文": "阿宁在码头修好了一只铜灯笼。夜里，铜灯笼照着码头，阿宁和小灰猫坐在灯下。清晨，小灰猫叫醒了阿宁，"
-    "阿宁提着铜灯笼回家了。",
+    "Quill.",
+    "中文": "阿宁在老码头修好了一只铜灯笼。夜里，铜灯笼照着码头，阿宁和小灰猫坐在灯下。"
+    "清晨，小灰猫叫醒了阿宁。",
     "Python": "def mean(values):\n    total = 0\n    for value in values:\n        total += value\n"
-    "    return total / len(values)\n\ndef add(values):\n    total = 0\n"
-    "    for value in values:\n        total += value",
+    "    return total / len(values)\n\ndef spread(values):\n    total = 0\n"
+    "    for value in values:",
 }
 
 
@@ -40,7 +40,9 @@ def losses(model: Qwen2, ids: list[int]) -> tuple[float, Float[Tensor, "layers h
     """The mean loss on a text, and with each head alone silenced; all heads of a layer at once."""
     layers, heads = model.model.layers, model.config.num_attention_heads
     inputs: list[tuple] = []  # what each layer gets
-    hooks = [layer.register_forward_pre_hook(lambda _, args: inputs.append(args)) for layer in layers]
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, args: inputs.append(args)) for layer in layers
+    ]
 
     def mean_loss(logits: Tensor) -> float:
         return float(torch.nn.functional.cross_entropy(logits[:-1], torch.tensor(ids[1:])))
@@ -55,9 +57,10 @@ def losses(model: Qwen2, ids: list[int]) -> tuple[float, Float[Tensor, "layers h
         return (mixed.flatten(-2),)
 
     found = []
-    for number, layer in enumerate(layers):
+    for number in range(len(layers)):
         x = inputs[number][0].expand(heads, -1, -1)
-        hook = layer.self_attn.o_proj.register_forward_pre_hook(silence)
+        mixer = model.get_submodule(f"model.layers.{number}.self_attn.o_proj")
+        hook = mixer.register_forward_pre_hook(silence)
         for later, (_, *rest) in zip(layers[number:], inputs[number:], strict=True):
             x = later(x, *rest)
         hook.remove()
@@ -74,7 +77,14 @@ def main() -> None:
         ids = tokenizer.encode(TEXT.read_text(encoding="utf-8"))[:LOSS_LENGTH]
         base, found = losses(model, ids)
         rises = ((found - base) * 10_000).round().int().flatten().tolist()
-        data = old | {"losses": {"text": TEXT.name, "tokens": len(ids), "base": round(base, 4), "rises": rises}}
+        data = old | {
+            "losses": {
+                "text": TEXT.name,
+                "tokens": len(ids),
+                "base": round(base, 4),
+                "rises": rises,
+            }
+        }
     else:
         data = {"source": model.name_or_path, "prompts": []}
         for name, text in PROMPTS.items():
@@ -82,7 +92,9 @@ def main() -> None:
             if len(ids) < LENGTH:
                 sys.exit(f"{name}: {len(ids)} tokens, expected at least {LENGTH}")
             ids = ids[:LENGTH]
-            made = head_browser.data_of(survey(model, ids), tokenizer.pieces(ids), model.name_or_path)
+            made = head_browser.data_of(
+                survey(model, ids), tokenizer.pieces(ids), model.name_or_path
+            )
             prompts: list[Any] = data["prompts"] + [made["prompts"][0] | {"name": name}]
             data = made | {"prompts": prompts}
         data |= {"losses": old["losses"]} if "losses" in old else {}

@@ -1,10 +1,10 @@
 // Every head of a model over one prompt. `data` holds for each prompt what windows keep of every head (steps,
-// in thousandths, alone and with the first token), scores (thousandths), and maps (square roots in 0 .. 63).
+// in thousandths, alone and with the first token), scores (thousandths), and maps (square roots in 0 .. 47).
 const SHADES = { kept: "what the window keeps", first: "first token", previous: "token before",
   follows: "what followed the same token", tokens: "tokens used", loss: "loss without the head" };
-const SCORES = ["first", "previous", "follows", "tokens"], BOX = 330, LEFT = 46, TOP = 20, SIDE = 280;
+const SCORES = ["first", "previous", "follows", "tokens"], BOX = 330, LEFT = 46, TOP = 20, SIDE = 280, LEVEL = 47;
 const ZONES = ["the same chunk", "the chunk before", "earlier ones"];
-const BOXED = "display: inline-block; margin: 1px; padding: 3px 5px; min-height: 26px; min-width: 24px; box-sizing: border-box; " +
+const BOXED = "display: inline-block; margin: 1px; padding: 5px 6px; min-height: 30px; min-width: 28px; box-sizing: border-box; " +
   "border: 1px solid var(--q2b-grey); border-radius: 3px; text-align: center; cursor: pointer; white-space: pre-wrap; overflow-wrap: anywhere; " +
   "font: 12px/1.4 ui-monospace, monospace; unicode-bidi: isolate; ";
 
@@ -14,9 +14,8 @@ const shown = (text) => (/^\p{M}/u.test(text) ? "◌" : "") + text.replaceAll(" 
   .replaceAll("\t", "⇥").replace(/[\p{C}\p{Z}\p{DI}]/gu, code);
 const short = (text) => Array.from(shown(text)).length > 24 ? `${Array.from(shown(text)).slice(0, 23).join("")}…` : shown(text);
 const quoted = (text) => `“\u2068${short(text)}\u2069”`;  // isolated: right-to-left text turns nothing else around
-const percent = (thousandths) => `${(thousandths / 10).toFixed(1)}%`;
+const percent = (thousandths) => `${(thousandths / 10).toFixed(1)}%`, count = (n) => n.toLocaleString("en");
 const about = (share) => share > 0 && share < 0.005 ? "under 1%" : `about ${Math.round(100 * share)}%`;
-const count = (n) => n.toLocaleString("en");
 
 async function unpacked(prompt, data) {
   const { edges, windows } = prompt, n = edges.length - 1, W = windows.length, all = data.layers * data.heads;
@@ -29,7 +28,7 @@ async function unpacked(prompt, data) {
     place: (window) => windows.filter((w) => w <= window).length - 1,
     kept(first, head, window) { return kept[(first * all + head) * W + this.place(window)]; },
     score: (name, head) => scores[SCORES.indexOf(name) * all + head],  // -1: no query counted
-    share: (head, i, j) => (maps[head * cells + (i * (i + 1)) / 2 + j] / 63) ** 2,
+    share: (head, i, j) => (maps[head * cells + (i * (i + 1)) / 2 + j] / LEVEL) ** 2,
     where: (cell) => edges[cell + 1] - edges[cell] === 1 ? count(edges[cell]) : `${count(edges[cell])}–${count(edges[cell + 1] - 1)}`,
   };
 }
@@ -49,7 +48,6 @@ async function render({ model, el }) {
       chunk: Math.min(inLimits(model, "chunk"), prompt.n), query: Math.min(inLimits(model, "query"), prompt.n - 1) };
   };
   const put = (state) => { Object.entries(state).forEach(([key, value]) => model.set(key, value)); model.save_changes(); };
-
   const steps = {  // the window's slider goes over the windows that were measured
     get: (key) => key === "limits" ? { window: [0, now().prompt.windows.length - 1] } : now().prompt.place(now().window),
     set: (key, step) => model.set(key, now().prompt.windows[step]),
@@ -65,7 +63,10 @@ async function render({ model, el }) {
     choice(model, "first", "first token", [[0, "as others"], [1, "always seen"]]),
     slider(model, "query", "query", (cell) => count(now().prompt.edges[Math.min(cell, now().prompt.n - 1)])),
     slider(model, "chunk", "chunk", (cells) => cells ? count(now().prompt.edges[Math.min(cells, now().prompt.n)]) : "off"));
-  const grid = picture(BOX, BOX), map = picture(BOX, BOX);
+  // The grid has a gap between the groups of heads that share a key-value head.
+  const gap = Math.min(7, 40 / data.kv_heads), wide = Math.min(SIDE / layers, 46), high = Math.min((236 - gap * data.kv_heads) / heads, 32);
+  const rowTop = (head) => TOP + head * high + Math.floor(head / group) * gap, end = rowTop(heads - 1) + high;
+  const grid = picture(BOX, Math.ceil(end + 54)), map = picture(BOX, BOX);
   const result = make("p", { class: "q2b-result", "aria-live": "polite" }), cell = make("p", { class: "q2b-result", "data-cell": "" });
   const strip = make("div", { style: "margin: 6px 0; line-height: 1.9" }), last = make("div", {});
   el.append(make("div", { class: "q2b" }, controls, make("p", { class: "q2b-note", role: "status" }, notes.join("; ")),
@@ -73,27 +74,22 @@ async function render({ model, el }) {
   const text = (x, y, words, more = {}) =>
     shape("text", { x, y, "font-size": 11, fill: "var(--q2b-ink)", "aria-hidden": "true", ...more }, words);
 
-  // The grid: its squares are made once, with a gap between the groups that share a key-value head.
-  const gap = Math.min(7, 40 / data.kv_heads), wide = Math.min(SIDE / layers, 24), high = Math.min((236 - gap * data.kv_heads) / heads, 18);
-  const rowTop = (head) => TOP + head * high + Math.floor(head / group) * gap, end = rowTop(heads - 1) + high;
   const squares = Array.from({ length: all }, (_, at) => shape("rect", { x: (LEFT + Math.floor(at / heads) * wide).toFixed(1),
     y: rowTop(at % heads).toFixed(1), width: (wide - 1).toFixed(1), height: (high - 1).toFixed(1), role: "radio", "data-head": at,
     "aria-label": `layer ${Math.floor(at / heads)}, head ${at % heads}` }));
-  const squareGroup = shape("g", { stroke: "var(--q2b-grey)", "stroke-width": 0.4 }, ...squares);
-  const frame = shape("g", { fill: "none", "pointer-events": "none" }), names = shape("g", {}), legend = shape("g", {});
+  const frame = shape("g", {}), names = shape("g", {}), legend = shape("g", {});
   for (let kv = 0; kv < data.kv_heads; kv++) {
     const y = rowTop(kv * group), below = rowTop((kv + 1) * group - 1) + high, middle = (y + below) / 2;
     names.append(shape("path", { d: `M26 ${y + 1}h-5V${below - 2}h5`, fill: "none", stroke: "var(--q2b-ink)" }));
-    if (below - y > 62) names.append(text(14, middle, `kv head ${kv}`, { transform: `rotate(-90 14 ${middle})`, "text-anchor": "middle" }));
+    if (below - y > 56) names.append(text(14, middle, `kv head ${kv}`, { transform: `rotate(-90 14 ${middle})`, "text-anchor": "middle" }));
     else names.append(text(18, middle + 4, kv, { "text-anchor": "end" }));
     names.append(text(LEFT - 4, y + 9, kv * group, { "text-anchor": "end" }));
     if (group > 1) names.append(text(LEFT - 4, below - 3, (kv + 1) * group - 1, { "text-anchor": "end" }));
   }
   names.append(text(LEFT, end + 12, "layer 0"), text(LEFT + layers * wide, end + 12, layers - 1, { "text-anchor": "end" }));
-  grid.append(names, squareGroup, frame, legend);
-  grid.setAttribute("role", "radiogroup");
-  grid.setAttribute("aria-label", "All heads: arrow keys go through layers and heads");
-  grid.setAttribute("data-lm-suppress-shortcuts", "true");
+  const said = { role: "radiogroup", "aria-label": "All heads: arrow keys go through layers and heads", ...OWN_KEYS };
+  Object.entries(said).forEach(([name, value]) => grid.setAttribute(name, value));
+  grid.append(names, shape("g", { stroke: "var(--q2b-grey)", "stroke-width": 0.4 }, ...squares), frame, legend);
 
   function shading({ prompt, window, first, shade }) {
     const values = squares.map((_, at) => shade === "kept" ? prompt.kept(first, at, window) : shade === "loss" ? data.losses.rises[at] : prompt.score(shade, at));
@@ -112,16 +108,16 @@ async function render({ model, el }) {
       square.setAttribute("aria-checked", i === at);
     });
     frame.replaceChildren(shape("rect", { x: (LEFT + layer * wide - 1).toFixed(1), y: (rowTop(head) - 1).toFixed(1), width: (wide + 1).toFixed(1),
-      height: (high + 1).toFixed(1), stroke: "var(--q2b-orange)", "stroke-width": 2.5 }));
+      height: (high + 1).toFixed(1), fill: "none", stroke: "var(--q2b-orange)", "stroke-width": 2.5 }));
     const title = { kept: `kept by a window of ${count(window)}${first ? " and the first token" : ""}`, first: "share of the first token", previous: "share of the token before",
       follows: "share of what followed the same token", tokens: "tokens that a row really uses", loss: "rise of the loss without the head, in nats" }[shade];
-    const said = (v) => shade === "tokens" ? (v / 1000).toFixed(0) : shade === "loss" ? (v / 10000).toFixed(3) : `${v / 10}%`, below = end + 24;
-    const ends = [text(LEFT, below + 24, said(low)), text(LEFT + 132, below + 24, said(most), { "text-anchor": "end" })];
+    const told = (v) => shade === "tokens" ? (v / 1000).toFixed(0) : shade === "loss" ? (v / 10000).toFixed(3) : `${v / 10}%`, below = end + 24;
     const scale = Array.from({ length: 12 }, (_, i) => {
       const v = shade === "tokens" ? 1000 * (most / 1000) ** (i / 11) : low + (most - low) * i / 11;
       return shape("rect", { x: LEFT + i * 11, y: below, width: 11.2, height: 11, fill: colour(v), "fill-opacity": strength(v).toFixed(2) });
     });
-    legend.replaceChildren(text(LEFT, 12, title, { "font-weight": 600 }), ...scale, ...ends);
+    legend.replaceChildren(text(LEFT, 12, title, { "font-weight": 600 }), ...scale,
+      text(LEFT, below + 24, told(low)), text(LEFT + 132, below + 24, told(most), { "text-anchor": "end" }));
   }
 
   function zones({ prompt, at, chunk }) {
@@ -179,8 +175,8 @@ async function render({ model, el }) {
     keys.forEach(([colour, words], i) => nodes.push(text(BOX - 4, TOP + 14 + 15 * i, words, { "text-anchor": "end", fill: `var(--q2b-${colour})`, "font-weight": 600 })));
     nodes.push(shape("rect", { x: X(0), y: Y(query), width: ((query + 1) * step).toFixed(1), height: step.toFixed(1), ...stroke("ink", { "stroke-width": 1.2 }) }));
     for (let i = 0; i < n; i += 8) nodes.push(text(LEFT - 4, TOP + (i + 0.5) * step + 4, count(prompt.edges[i]), { "text-anchor": "end" }));
-    nodes.push(text(LEFT + SIDE / 2, TOP + SIDE + 14, "key", { "text-anchor": "middle" }), text(9, TOP + SIDE / 2, "query", { transform: `rotate(-90 9 ${TOP + SIDE / 2})`, "text-anchor": "middle" }),
-      text(LEFT, TOP + SIDE + 28, exact ? "each cell: one query, one key" : `each cell: about ${count(Math.round(length / n))} queries by as many keys`));
+    nodes.push(text(9, TOP + SIDE / 2, "query", { transform: `rotate(-90 9 ${TOP + SIDE / 2})`, "text-anchor": "middle" }),
+      text(LEFT + SIDE / 2, TOP + SIDE + 16, `key (each cell: ${exact ? "one query, one key" : `about ${count(Math.round(length / n))} by ${count(Math.round(length / n))} tokens`})`, { "text-anchor": "middle" }));
     map.replaceChildren(...nodes);
     map.setAttribute("aria-label", `Attention map of layer ${layer}, head ${head}: rows are queries, columns keys; orange, the edge of a window of ${window}`);
   }
@@ -190,8 +186,7 @@ async function render({ model, el }) {
     const { prompt, at } = now();
     cell.textContent = `Query ${who(prompt, i)}, key ${who(prompt, j)}: ${about(prompt.share(at, i, j))} of the query's attention.`;
   }
-  const boxes = (state) => {
-    const { prompt, at, query } = state;
+  const boxes = ({ prompt, at, query }) => {
     strip.replaceChildren(...prompt.tokens.map((token, j) => {
       const share = j <= query ? prompt.share(at, query, j) : 0;
       const style = `${BOXED}background: color-mix(in srgb, var(--q2b-blue) ${Math.round(45 * Math.sqrt(share))}%, transparent);` +
@@ -218,10 +213,8 @@ async function render({ model, el }) {
     put({ layer: l, head: h });
     squares[l * heads + h].focus({ preventScroll: true });
   });
-  const place = (svg, event) => {
-    const box = svg.getBoundingClientRect();
-    return [(event.clientX - box.left) / box.width * BOX, (event.clientY - box.top) / box.height * BOX];
-  };
+  const place = (svg, event, box = svg.getBoundingClientRect()) =>
+    [(event.clientX - box.left) / box.width * BOX, (event.clientY - box.top) / box.width * BOX];
   const overGrid = (event) => {
     const [x, y] = place(grid, event), l = Math.floor((x - LEFT) / wide), h = squares.findIndex((_, i) => i < heads && y >= rowTop(i) && y < rowTop(i) + high);
     if (event.buttons === 1 && l >= 0 && l < layers && h >= 0) put({ layer: l, head: h });
@@ -233,8 +226,7 @@ async function render({ model, el }) {
     requestAnimationFrame(() => tell(i, j));  // after the redraw that a new query brings
   };
   ["pointerdown", "pointermove"].forEach((kind) => { grid.addEventListener(kind, overGrid); map.addEventListener(kind, overMap); });
-  grid.style.touchAction = map.style.touchAction = "pan-y";
-  grid.style.cursor = map.style.cursor = "pointer";
+  [grid, map].forEach((svg) => { Object.assign(svg.style, { touchAction: "pan-y", cursor: "pointer", alignSelf: "start" }); });
   const token = (event) => event.target.closest("[data-token]")?.dataset.token;
   strip.addEventListener("click", (event) => { if (token(event)) put({ query: Number(token(event)) }); });
   strip.addEventListener("pointerover", (event) => { if (token(event) <= now().query) tell(now().query, Number(token(event))); });
@@ -252,7 +244,7 @@ async function render({ model, el }) {
       `It gives ${gives("first")} to the first token, ${gives("previous")} to the token before, ${follows}; a row uses ${(prompt.score("tokens", at) / 1000).toFixed(1)} tokens.` +
       (chunk ? ` Chunks of ${count(prompt.edges[chunk])}: ${zones(state).map((share, k) => `${Math.round(100 * share)}% in ${ZONES[k]}`).join(", ")}.` : "") +
       (shade === "loss" ? ` Without it the mean loss on the first ${count(data.losses.tokens)} tokens of ${data.losses.text}, ${data.losses.base.toFixed(2)} nats, ` +
-        `changes by ${(data.losses.rises[at] / 10000).toFixed(4)}.` : "") + ` (${shown(data.source)})`;
+        `${data.losses.rises[at] < 0 ? "falls" : "rises"} by ${(Math.abs(data.losses.rises[at]) / 10000).toFixed(4)}.` : "") + ` (${shown(data.source)})`;
   });
 }
 export default { render };

@@ -17,11 +17,12 @@ from qwen2_book.widgets.head_data import levels, pack, unpack
 STORED = Path(__file__).with_name("head_browser.json")  # written by tools/browser_data.py
 SCORES = ("first", "previous", "follows", "tokens")  # of a survey, in the order of the data
 SHADES = ("kept", *SCORES, "loss")
+LEVEL = 47  # of a map's cell that has all of a query's attention
 AROUND = 3  # tokens shown before and after a key that the last token looks at
 
 
 def stored() -> dict[str, Any]:
-    """Three prompts of 48 tokens on the checkpoint that `source` names, and the losses."""
+    """Three prompts of 40 tokens on the checkpoint that `source` names, and the losses."""
     data: dict[str, Any] = json.loads(STORED.read_text(encoding="utf-8"))
     return data
 
@@ -29,7 +30,7 @@ def stored() -> dict[str, Any]:
 def data_of(seen: Survey, pieces: Sequence[str], source: str) -> dict[str, Any]:
     """What the figure draws of a survey; `pieces` are the texts of all its tokens.
 
-    Shares are in thousandths, maps as square roots in 0 .. 63. Of a long prompt only the tokens
+    Shares are in thousandths, maps as square roots in 0 .. 47. Of a long prompt only the tokens
     that are shown are kept: the first of each cell, and those around the last token's keys. Raises
     ValueError where there are more or fewer pieces than tokens.
     """
@@ -42,13 +43,13 @@ def data_of(seen: Survey, pieces: Sequence[str], source: str) -> dict[str, Any]:
     kept = (seen.kept * 1000).round().int()
     scores = torch.stack([seen.scores[name] for name in SCORES]).mul(1000).round()
     edges = seen.edges.tolist()
-    prompt = {
+    prompt: dict[str, Any] = {
         "name": "your prompt",
         "tokens": [pieces[edge] for edge in edges[:-1]],
         "edges": edges,
         "windows": seen.windows.tolist(),
         "kept": pack(kept.diff(dim=-1, prepend=torch.zeros_like(kept[..., :1])), "<i2"),
-        "maps": pack(levels(seen.maps.flatten(0, 1)), "u1"),
+        "maps": pack(levels(seen.maps.flatten(0, 1), LEVEL), "u1"),
         "scores": pack(scores.nan_to_num(-1).int(), "<i4"),  # -1: no query counted
     }
     if seen.length > len(edges) - 1:  # else the map itself shows where the last token looks
@@ -64,6 +65,11 @@ def data_of(seen: Survey, pieces: Sequence[str], source: str) -> dict[str, Any]:
         }
     whole = {"source": source, "layers": layers, "heads": heads, "kv_heads": seen.kv_heads}
     return whole | {"prompts": [prompt]}
+
+
+def _scores(prompt: dict[str, Any], data: dict[str, Any]) -> np.ndarray:
+    found = np.frombuffer(unpack(prompt["scores"]), "<i4")
+    return found.reshape(len(SCORES), data["layers"], data["heads"])
 
 
 class HeadBrowser(Figure):
@@ -104,8 +110,10 @@ class HeadBrowser(Figure):
         }
         if state.get("shade") == "loss" and "losses" not in data:
             raise ValueError('shade "loss": these data hold no losses.')
-        state = {"window": min(8, longest), "query": cells - 1} | state
-        super().__init__(own_limits=bounds, data=data, **state)
+        copying = _scores(data["prompts"][0], data)[SCORES.index("follows")]
+        layer, head = divmod(int(copying.argmax()), data["heads"])  # the best at it, at first
+        start = {"layer": layer, "head": head, "window": min(8, longest), "query": cells - 1}
+        super().__init__(own_limits=bounds, data=data, **(start | state))
 
     @classmethod
     def of(cls, seen: Survey, pieces: Sequence[str], source: str, **state: Any) -> "HeadBrowser":
@@ -119,11 +127,15 @@ class HeadBrowser(Figure):
         found = np.frombuffer(unpack(self.data["prompts"][self.prompt][name]), dtype)
         return found.reshape(*shape)
 
+    def measured(self) -> int:
+        """The window that the numbers are of: the longest of those surveyed up to `window`."""
+        return max(w for w in self.data["prompts"][self.prompt]["windows"] if w <= self.window)
+
     def _thousandths(self) -> np.ndarray:
-        windows = np.array(self.data["prompts"][self.prompt]["windows"])
+        windows = self.data["prompts"][self.prompt]["windows"]
         shape = (2, self.data["layers"], self.data["heads"], len(windows))
-        place = int((windows <= self.window).sum()) - 1
-        return self._numbers("kept", "<i2", *shape).cumsum(-1)[self.first, ..., place]
+        curves = self._numbers("kept", "<i2", *shape)[self.first].cumsum(-1)
+        return curves[..., windows.index(self.measured())]
 
     def all_kept(self) -> np.ndarray:
         """The share of attention that the window keeps, for every head: (layers, heads)."""
@@ -139,7 +151,7 @@ class HeadBrowser(Figure):
 
     def score(self, name: str) -> float:
         """One of `SCORES` of the chosen head, rounded to thousandths; nan where none counted."""
-        found = self._numbers("scores", "<i4", len(SCORES), self.data["layers"], self.data["heads"])
+        found = _scores(self.data["prompts"][self.prompt], self.data)
         value = int(found[SCORES.index(name), self.layer, self.head])
         return value / 1000 if value >= 0 else math.nan
 
@@ -150,7 +162,7 @@ class HeadBrowser(Figure):
         triangles = self._numbers("maps", "u1", heads, cells * (cells + 1) // 2)
         square = np.zeros((cells, cells))
         square[np.tril_indices(cells)] = triangles[self.layer * self.data["heads"] + self.head]
-        return (square / 63) ** 2
+        return (square / LEVEL) ** 2
 
     def weight(self, key: int) -> float:
         """About the share that the chosen query gives to a key, or cell to cell."""
@@ -173,7 +185,7 @@ class HeadBrowser(Figure):
         return (
             f"A grid of {data['layers'] * data['heads']} heads, {data['layers']} layers from left "
             f"to right, in groups of {data['heads'] // data['kv_heads']} that share a key-value "
-            f"head; a window of {self.window} keeps over 90% of the attention of "
+            f"head; a window of {self.measured():,} keeps over 90% of the attention of "
             f"{self.fitting()}. Beside it the attention map of layer {self.layer}, head "
             f"{self.head}, on a prompt of {prompt['edges'][-1]:,} tokens: the window keeps {share}%"
             " of it. Below, the prompt's tokens, shaded by what one query gives to each."
