@@ -92,6 +92,7 @@ def test_scores_windows_and_maps_are_those_of_the_whole_attention(model, ids, ev
         for sinks in (0, 1):
             expected = mass_in_window(picked, rows, window, sinks).mean(-1)
             torch.testing.assert_close(found.kept[sinks, :, :, place], expected, atol=1e-5, rtol=0)
+    assert found.kv_heads == 2
     edges = found.edges.tolist()
     assert edges[0] == 0 and edges[-1] == len(ids) and len(edges) == min(7, len(ids)) + 1
     for q in range(len(edges) - 1):
