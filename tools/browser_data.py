@@ -1,10 +1,10 @@
-"""Store what the head browser shows: `python tools/browser_data.py`, then `… losses`.
+"""Store what the head browser shows: `python tools/browser_data.py`, then the same with `losses`.
 
 Needs QWEN2_BOOK_CHECKPOINT. Three prompts of 40 tokens, each of our own, in which names come twice:
 the survey of all heads over each. With `losses`: the rise of the mean loss on the first tokens of
 `notebooks/data/07_texts/english.txt` with each head alone silenced, in float32. A head of layer l
-changes nothing before it, so only the layers from l on run again. Written to
-`qwen2_book/widgets/head_browser.json`.
+changes nothing before it, so only the layers from l on run again: half an hour on one core. Written
+to `qwen2_book/widgets/head_browser.json`.
 """
 
 import json
@@ -17,7 +17,7 @@ from jaxtyping import Float
 from real_model import real_model
 from torch import Tensor
 
-from qwen2_book import Qwen2
+from qwen2_book import Qwen2, Tokenizer
 from qwen2_book.heads import survey
 from qwen2_book.widgets import head_browser
 
@@ -69,38 +69,34 @@ def losses(model: Qwen2, ids: list[int]) -> tuple[float, Float[Tensor, "layers h
     return base, torch.tensor(found)
 
 
+def prompts(model: Qwen2, tokenizer: Tokenizer) -> dict[str, Any]:
+    """The surveys of the three prompts, packed."""
+    data: dict[str, Any] = {}
+    for name, text in PROMPTS.items():
+        ids = tokenizer.encode(text)[:LENGTH]
+        if len(ids) < LENGTH:
+            sys.exit(f"{name}: {len(ids)} tokens, expected at least {LENGTH}")
+        made = head_browser.data_of(survey(model, ids), tokenizer.pieces(ids), model.name_or_path)
+        data = made | {"prompts": data.get("prompts", []) + [made["prompts"][0] | {"name": name}]}
+    return data
+
+
 def main() -> None:
     model, tokenizer = real_model()
-    stored = head_browser.STORED
-    old = json.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else {}
+    file = head_browser.STORED
+    old = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if "losses" in sys.argv:
         ids = tokenizer.encode(TEXT.read_text(encoding="utf-8"))[:LOSS_LENGTH]
         base, found = losses(model, ids)
         rises = ((found - base) * 10_000).round().int().flatten().tolist()
-        data = old | {
-            "losses": {
-                "text": TEXT.name,
-                "tokens": len(ids),
-                "base": round(base, 4),
-                "rises": rises,
-            }
-        }
+        measured = {"text": TEXT.name, "tokens": len(ids), "base": round(base, 4), "rises": rises}
+        data = old | {"losses": measured}
     else:
-        data = {"source": model.name_or_path, "prompts": []}
-        for name, text in PROMPTS.items():
-            ids = tokenizer.encode(text)
-            if len(ids) < LENGTH:
-                sys.exit(f"{name}: {len(ids)} tokens, expected at least {LENGTH}")
-            ids = ids[:LENGTH]
-            made = head_browser.data_of(
-                survey(model, ids), tokenizer.pieces(ids), model.name_or_path
-            )
-            prompts: list[Any] = data["prompts"] + [made["prompts"][0] | {"name": name}]
-            data = made | {"prompts": prompts}
-        data |= {"losses": old["losses"]} if "losses" in old else {}
+        data = prompts(model, tokenizer) | {"losses": old.get("losses")}
+    data = {key: value for key, value in data.items() if value}
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")) + "\n"
-    stored.write_text(text, encoding="utf-8")
-    print(f"{stored}: {len(text.encode()) / 1000:.0f} kB")
+    file.write_text(text, encoding="utf-8")
+    print(f"{file}: {len(text.encode()) / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

@@ -156,7 +156,7 @@ class HeadBrowser(Figure):
         return value / 1000 if value >= 0 else math.nan
 
     def map(self) -> np.ndarray:
-        """The chosen head's map, (cells, cells), as its stored levels give it: about a percent."""
+        """The chosen head's map, (cells, cells), off by 0.02 at most: it is stored in levels."""
         cells = len(self.data["prompts"][self.prompt]["tokens"])
         heads = self.data["layers"] * self.data["heads"]
         triangles = self._numbers("maps", "u1", heads, cells * (cells + 1) // 2)
