@@ -3,8 +3,8 @@
 Needs QWEN2_BOOK_CHECKPOINT. Three prompts of 40 tokens, each of our own, in which names come twice:
 the survey of all heads over each. With `losses`: the rise of the mean loss on the first tokens of
 `notebooks/data/07_texts/english.txt` with each head alone silenced, in float32. A head of layer l
-changes nothing before it, so only the layers from l on run again: 53 minutes on a busy core. Written
-to `qwen2_book/widgets/head_browser.json`.
+changes nothing before it, so only the layers from l on run again: 53 minutes on a busy core.
+Written to `qwen2_book/widgets/head_browser.json`.
 """
 
 import json
