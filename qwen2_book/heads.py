@@ -79,12 +79,12 @@ def survey(
     bins = min(BINS, length)
     edges = torch.arange(bins + 1) * length // bins
     windows = torch.tensor(windows_up_to(length))
-    found: dict[int, _Sums] = {}
+    found: dict[int, Sums] = {}
 
     def watch(module, args):
         values = module.v_proj(args[0])[0].float().unflatten(-1, (-1, module.head_dim))
         heads = range(model.config.num_attention_heads)
-        sums = _Sums(tokens, windows, edges, top, values.norm(dim=-1).T, len(heads))
+        sums = Sums(tokens, windows, edges, top, values.norm(dim=-1).T, len(heads))
         for block, attention in row_blocks(module, args, heads, rows):
             sums.add(torch.tensor(block), attention[0])
         found[module.layer] = sums
@@ -107,7 +107,7 @@ def survey(
     )  # fmt: skip
 
 
-class _Sums:
+class Sums:
     """The sums over a layer's rows, block by block."""
 
     def __init__(self, tokens, windows, edges, top: int, value_norms: Tensor, heads: int) -> None:
