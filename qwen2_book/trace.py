@@ -1,17 +1,19 @@
 """What a forward pass saw: attention rows, residual norms, the logit lens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from qwen2_book.attention import GroupedQueryAttention
 from qwen2_book.model import Qwen2
 from qwen2_book.norm import RMSNorm
 from qwen2_book.window import visible
 
-ROW_BLOCK = 128  # rows whose scores are held at once
+ROW_BLOCK = 128  # rows whose scores are held at once, fewer where
+BLOCK_NUMBERS = 2**24  # they would be more than so many numbers
 
 
 @dataclass
@@ -134,21 +136,32 @@ def residual_states(
 
 def _rows(module, args: tuple, heads: list[int], rows: list[int]) -> Tensor:
     """Attention (batch, heads, rows, keys) of one layer, from the input that it is about to get."""
+    return torch.cat([block for _, block in row_blocks(module, args, heads, rows)], 2)
+
+
+def row_blocks(
+    module: GroupedQueryAttention, args: tuple, heads: Sequence[int], rows: Sequence[int]
+) -> Iterator[tuple[list[int], Float[Tensor, "batch heads rows keys"]]]:
+    """The attention that a layer is about to compute, a few rows at a time: (rows, attention).
+
+    args: what the layer's forward pre-hook gets; float32. A block has at most `ROW_BLOCK` rows and
+    about `BLOCK_NUMBERS` weights, so a long prompt needs no more memory than a short one.
+    """
     x, cos, sin, mask = args[:4]
     query, key = module.query_key(x, cos, sin)
     groups = query.shape[1] // key.shape[1]
     key = key[:, [head // groups for head in heads]].float()
-    blocks = []
-    for start in range(0, len(rows), ROW_BLOCK):
-        block = rows[start : start + ROW_BLOCK]
+    fitting = BLOCK_NUMBERS // max(1, key.shape[0] * key.shape[1] * key.shape[2])
+    step = min(ROW_BLOCK, max(1, fitting))
+    for start in range(0, len(rows), step):
+        block = list(rows[start : start + step])
         scores = query[:, heads][:, :, block].float() @ key.mT * module.head_dim**-0.5
         if mask is None:
             positions = torch.arange(x.shape[1], device=x.device)[None]
             seen = visible(positions[:, block], positions)[:, None]
         else:
             seen = mask[:, :, block]
-        blocks.append(scores.masked_fill(~seen, -torch.inf).softmax(-1))
-    return torch.cat(blocks, 2)
+        yield block, scores.masked_fill_(~seen, -torch.inf).softmax(-1)
 
 
 def _chosen(what: str, wanted: slice | Sequence[int] | None, count: int) -> list[int]:
