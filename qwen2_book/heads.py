@@ -7,11 +7,13 @@ is never held: a prompt of 32,768 tokens needs the memory of the model's own run
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from qwen2_book.attention import GroupedQueryAttention
 from qwen2_book.model import Qwen2
 from qwen2_book.tokenizer import Tokenizer
 from qwen2_book.trace import row_blocks
@@ -69,7 +71,8 @@ def survey(
     """Run the model once over a prompt and sum up what every head of every layer looks at.
 
     every: look at each `every`-th query only, the last one included, which a long prompt can spare.
-    Raises ValueError for prompts of fewer than two tokens and for `every` below 1.
+    Raises ValueError for prompts of fewer than two tokens, for `every` below 1, and for models that
+    are optimised or have dual chunk attention.
     """
     tokens = torch.as_tensor(ids, dtype=torch.long).flatten()
     length, layers = len(tokens), model.config.num_hidden_layers
@@ -89,8 +92,7 @@ def survey(
             sums.add(torch.tensor(block), attention[0])
         found[module.layer] = sums
 
-    parts = [model.get_submodule(f"model.layers.{layer}.self_attn") for layer in range(layers)]
-    hooks = [part.register_forward_pre_hook(watch) for part in parts]
+    hooks = [part.register_forward_pre_hook(watch) for part in attention_layers(model)]
     try:
         model(tokens[None].to(model.device), last_only=True)
     finally:
@@ -162,6 +164,16 @@ class Sums:
         return {name: self.sums[name] / (self.counts[name] or torch.nan) for name in SCORES}
 
 
+def attention_layers(model: Qwen2) -> list[GroupedQueryAttention]:
+    """The attention layers, in order; ValueError where they are not the plain ones."""
+    if type(model) is not Qwen2:
+        raise ValueError(
+            f"found a {type(model).__name__}, expected a Qwen2 as `load` gives it: take the model "
+            "before `optimize` or `with_dual_chunk`."
+        )
+    return [cast("GroupedQueryAttention", layer.self_attn) for layer in model.model.layers]
+
+
 def random_words(tokenizer: Tokenizer, count: int, seed: int) -> list[int]:
     """Common English words of four to eight letters, a space before each, no two alike; as ids.
 
@@ -185,9 +197,9 @@ def random_words(tokenizer: Tokenizer, count: int, seed: int) -> list[int]:
 def without_heads(model: Qwen2, heads: Sequence[tuple[int, int]]) -> Iterator[None]:
     """Silence some (layer, head) pairs while the model runs: what they add to the stream is 0.
 
-    Raises ValueError for heads that do not exist.
+    Raises ValueError for heads that do not exist, and for models as in `survey`.
     """
-    config = model.config
+    config, parts = model.config, attention_layers(model)
     layers, count, dim = config.num_hidden_layers, config.num_attention_heads, config.head_dim
     by_layer: dict[int, list[int]] = {}
     for layer, head in heads:
@@ -207,8 +219,7 @@ def without_heads(model: Qwen2, heads: Sequence[tuple[int, int]]) -> Iterator[No
 
     hooks = []
     for layer, places in by_layer.items():
-        part = model.get_submodule(f"model.layers.{layer}.self_attn.o_proj")
-        hooks.append(part.register_forward_pre_hook(silence(places)))
+        hooks.append(parts[layer].o_proj.register_forward_pre_hook(silence(places)))
     try:
         yield
     finally:

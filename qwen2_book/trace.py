@@ -68,7 +68,7 @@ def trace(
 
     layers, heads: whose attention (None: of all); rows: of which queries (None: of all);
     lens: how many of the likeliest tokens to read off the residual stream after each layer.
-    Raises ValueError for layers, heads or rows that do not exist.
+    Raises ValueError for layers, heads or rows that do not exist, and for dual chunk attention.
     """
     if not isinstance(token_ids, Tensor):
         token_ids = torch.tensor([list(token_ids)], dtype=torch.long)
@@ -101,6 +101,11 @@ def trace(
     finally:
         for hook in hooks:
             hook.remove()
+    if unseen := set(layers) - set(attention):
+        raise ValueError(
+            f"layers {sorted(unseen)} were run without their attention module, as dual chunk "
+            "attention does: trace the model that it was made from."
+        )
     seen = Trace(token_ids, rows, heads, logits, torch.stack(states), attention)
     if lens:
         seen.lens_probabilities = torch.stack([probabilities for probabilities, _ in lenses])

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen2_book import load
+from qwen2_book import load, optimize
 from qwen2_book.config import Qwen2Config
+from qwen2_book.dual_chunk import with_dual_chunk
 from qwen2_book.heads import SCORES, random_words, survey, windows_up_to, without_heads
 from qwen2_book.model import Qwen2
 from qwen2_book.trace import mass_in_window, trace
@@ -125,6 +126,15 @@ def test_windows():
 def test_what_cannot_be_surveyed_is_named(model, ids, every):
     with pytest.raises(ValueError, match="expected at least 2 tokens"):
         survey(model, ids, every)
+
+
+@pytest.mark.parametrize("change", [optimize, lambda model: with_dual_chunk(model, 8, 2)])
+def test_models_without_plain_attention_are_named(model, change):
+    other = change(model)
+    with pytest.raises(ValueError, match=f"found a {type(other).__name__}, expected a Qwen2"):
+        survey(other, [1, 2, 3])
+    with pytest.raises(ValueError, match="before `optimize`"), without_heads(other, [(0, 0)]):
+        pass
 
 
 def test_a_silenced_head_is_a_cut_in_the_output_matrix(model):
