@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from qwen2_book.attention import GroupedQueryAttention
 from qwen2_book.model import Qwen2
 from qwen2_book.norm import RMSNorm
 from qwen2_book.window import visible
@@ -145,12 +145,13 @@ def _rows(module, args: tuple, heads: list[int], rows: list[int]) -> Tensor:
 
 
 def row_blocks(
-    module: GroupedQueryAttention, args: tuple, heads: Sequence[int], rows: Sequence[int]
+    module: Any, args: tuple, heads: Sequence[int], rows: Sequence[int]
 ) -> Iterator[tuple[list[int], Float[Tensor, "batch heads rows keys"]]]:
     """The attention that a layer is about to compute, a few rows at a time: (rows, attention).
 
-    args: what the layer's forward pre-hook gets; float32. A block has at most `ROW_BLOCK` rows and
-    about `BLOCK_NUMBERS` weights, so a long prompt needs no more memory than a short one.
+    module: an attention layer, plain or optimised; args: what its forward pre-hook gets; float32.
+    A block has at most `ROW_BLOCK` rows and about `BLOCK_NUMBERS` weights, so a long prompt needs
+    no more memory than a short one.
     """
     x, cos, sin, mask = args[:4]
     query, key = module.query_key(x, cos, sin)
