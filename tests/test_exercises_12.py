@@ -156,7 +156,20 @@ def forgets_the_rest(pieces, stop):
             held = ""
 
 
+def always_holds(pieces, stop):
+    held, n = "", len(stop) - 1
+    for piece in pieces:
+        held += piece
+        if stop in held:
+            yield held.split(stop)[0]
+            return
+        yield held[: max(0, len(held) - n)]
+        held = held[max(0, len(held) - n) :]
+    yield held
+
+
 def test_stop_words():
     fails("12-5", whole_text, "asks no further")
     fails("12-5", per_piece, "the word in many pieces")
     fails("12-5", forgets_the_rest, "almost the word")
+    fails("12-5", always_holds, "gives early")
