@@ -121,7 +121,7 @@ def prompts(batch: int, length: int) -> torch.Tensor:
 def speeds(names: list[str], folder: Path, options: argparse.Namespace) -> list[dict]:
     """For each batch and prompt, each engine's seconds in each round."""
     running = {name: engine(name, folder) for name in names}
-    cells = [(b, n) for n in options.prompts for b in options.batches if b * n <= MOST]
+    cells = [(b, n) for n in options.prompts for b in options.batches if b * n <= options.most]
     found = []
     for batch, length in cells:
         ids = prompts(batch, length)
@@ -250,6 +250,7 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=32, help="tokens one by one")
     parser.add_argument("--prompts", type=int, nargs="+", default=[128, 1024, 4096])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--most", type=int, default=MOST, help="tokens of a batch's prompts")
     parser.add_argument("--out", type=Path, default=HERE, help="where the two files go")
     parser.add_argument("--load", choices=NAMES, help="only load this one, and say what it took")
     options = parser.parse_args()
