@@ -206,6 +206,39 @@ def ratio(mine: list[float], others: list[list[float]]) -> str:
     return f"{statistics.median(found):.2f} ({found[0]:.2f}–{found[-1]:.2f})"
 
 
+def short(results: dict) -> str:
+    """The ratios that the READMEs show: ours over each peer's best, within a round."""
+    cells = [cell for cell in results["speeds"] if cell["batch"] == 1]
+    decode = next(cell for cell in cells if cell["prompt"] == 128)
+    prefill = max(cells, key=lambda cell: cell["prompt"])
+    lines = ["| | over the best of transformers | over llama.cpp |", "|---|---:|---:|"]
+    for what, cell in (("decode", decode), ("prefill", prefill)):
+        for weights in ("bfloat16", "int8", "int4"):
+            texts = []
+            for peer in ("transformers", "llama.cpp"):
+                others = [f for n, f in cell[what].items() if n.startswith(peer)]
+                mine = cell[what][f"qwen2_book {weights}"]
+                texts.append(ratio(mine, others) if others else "")
+            lines.append(f"| {what}, {weights} | {' | '.join(texts)} |")
+    loads, texts = results["loads"], []
+    for peer in ("transformers", "llama.cpp"):
+        theirs = [
+            [1 / t for t in cell["first token"]]
+            for name, cell in loads.items()
+            if name.startswith(peer)
+        ]
+        mine = [1 / t for t in loads["qwen2_book as stored"]["first token"]]
+        texts.append(ratio(mine, theirs) if theirs else "")
+    lines.append(f"| load to first token, as stored | {' | '.join(texts)} |")
+    about = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
+    return "\n".join(lines) + (
+        f"\n\n{results['checkpoint']}; {about}. Medians and ranges of the ratios within "
+        f"{results['rounds']} interleaved rounds, above 1 where this engine is faster; one text, "
+        f"decoding {results['new']} tokens after 128, prefill of {prefill['prompt']:,}. llama.cpp "
+        f"with Q4_K_M weights. Load average before and after: {results['load average']}."
+    )
+
+
 def page(results: dict) -> str:
     """The results as a page."""
     about = ", ".join(f"{key} {value}" for key, value in results["machine"].items())

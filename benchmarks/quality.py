@@ -78,12 +78,6 @@ WAYS: dict[str, dict[str, Round]] = {
     "int4": {"attention": int8, "feed_forward": int4, "head": int8},
     "int4 throughout": dict.fromkeys(PARTS, int4),
     "int4, head too": {"attention": int8, "feed_forward": int4, "head": int4},
-    "int4, attention too": {"attention": int4, "feed_forward": int4, "head": int8},
-    "int4, groups of 64": {
-        "attention": int8,
-        "feed_forward": partial(int4, group=64),
-        "head": int8,
-    },
     "int4, groups of 128": {
         "attention": int8,
         "feed_forward": partial(int4, group=128),

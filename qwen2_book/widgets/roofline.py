@@ -164,7 +164,7 @@ class Roofline(Figure):
         """Tokens a second of the stored run, where it has just this pass."""
         key = [self.weights, self.prefill, self.batch, self.tokens]
         found = [point[4] for point in self.data["points"] if point[:4] == key]
-        return found[0] if found and self.size == 0 else None
+        return float(found[0]) if found and self.size == 0 else None
 
     def description(self) -> str:
         kind = "a prompt" if self.prefill else "one token"
