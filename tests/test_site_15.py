@@ -84,7 +84,7 @@ def test_the_line_says_every_kind_of_pass(browser, tmp_path):
     states = [
         {"weights": weights, "log_batch": batch, "log_tokens": tokens, "prefill": prefill}
         for weights in range(4)
-        for batch, tokens, prefill in ((0, 4, 0), (4, 9, 0), (6, 15, 0), (0, 4, 1), (6, 12, 1))
+        for batch, tokens, prefill in ((4, 9, 0), (6, 15, 0), (0, 4, 1))
     ]
     states += [{"size": 3, "weights": 3, "bandwidth": 2e12, "speed": 4e14, "log_batch": 6}]
     for number, state in enumerate(states):
