@@ -34,11 +34,11 @@ from qwen2_book import KVCache, Qwen2, Qwen2Config, attention, generate, load, o
 from qwen2_book.speculative import PromptLookup, speculate
 
 HERE = Path(__file__).parent
-PROMPT, SMALL, SHORT, LONG = 128, 32, 128, 4096  # tokens of two prompts; of the two caches
+PROMPT, SMALL, SHORT, LONG = 256, 64, 128, 4096  # tokens of two prompts; of the two caches
 BATCHES, ROWS = (1, 2, 4, 8, 16, 32), (1, 2, 4, 8, 16, 32)
-CONTEXTS, WINDOW = (128, 1024, 4096, 32768), 1024
+CONTEXTS, WINDOW = (128, 1024, 4096, 16384, 32768), 1024
 WEIGHTS = ("float32", "bfloat16", "int8", "int4")
-NEW = 32  # tokens of a text that is guessed
+NEW = 48  # tokens of a text that is guessed
 Found = dict[str, Any]
 
 

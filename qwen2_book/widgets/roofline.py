@@ -148,8 +148,9 @@ class Roofline(Figure):
         """How long the operations take: matrices at the speed of their kernel."""
         speed = self.data["speed"]
         ceiling, rows = speed, self.batch * self.new
-        if rows <= PACKED_ROWS and self.data["ceilings"]:
-            ceiling = self.data["ceilings"][WEIGHTS[self.weights]][rows.bit_length() - 1]
+        own = self.data["ceilings"].get(WEIGHTS[self.weights])
+        if own and rows <= PACKED_ROWS:
+            ceiling = own[rows.bit_length() - 1]
         return self.matrix_operations() / ceiling + self.attention_operations() / speed
 
     def bound(self) -> str:
