@@ -21,7 +21,8 @@ ORDER = """
     checkpoint.hub checkpoint.source sampling generate speculative progress
     rounding packed quantize loading saving trace neurons heads costs parity style plots
     training.data training.loss training.run_folder training.loop
-    training.sft training.dpo training.reward training.lora training.curve world.words
+    training.sft training.dpo training.reward training.lora training.online
+    training.curve world.words
     world.sentences world.story world.facts world.talk world.documents world.score widgets.base
     widgets.chat_bytes widgets.chunk_distances widgets.gate_neurons widgets.head_data
     widgets.head_browser widgets.head_window widgets.heads_bill widgets.logit_lens
