@@ -24,7 +24,8 @@ ORDER = """
     training.sft training.dpo training.reward training.lora training.online
     training.curve world.words
     world.sentences world.story world.facts world.talk world.documents world.score widgets.base
-    widgets.chat_bytes widgets.chunk_distances widgets.gate_neurons widgets.head_data
+    widgets.chat_bytes widgets.chunk_distances widgets.dpo_margin widgets.dpo_plane
+    widgets.gate_neurons widgets.head_data
     widgets.head_browser widgets.head_window widgets.heads_bill widgets.logit_lens
     widgets.merge_table widgets.merge_stepper widgets.model_map widgets.parity_ladder
     widgets.stream_data widgets.residual_stream widgets.ring_buffer widgets.rope_clocks
@@ -36,7 +37,8 @@ ORDER = """
     exercises.experts exercises.whole_checks exercises.whole exercises.checkpoints_checks
     exercises.checkpoints exercises.generation_checks exercises.generation
     exercises.chatml_checks exercises.chatml exercises.long_context_checks
-    exercises.long_context exercises.seeing_checks exercises.seeing cli
+    exercises.long_context exercises.seeing_checks exercises.seeing
+    exercises.preferences_checks exercises.preferences cli
 """.split()
 
 
