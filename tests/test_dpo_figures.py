@@ -38,7 +38,9 @@ def test_the_push_is_minus_the_slope(kind):
 def test_what_the_figure_says_first():
     figure = DpoMargin()
     found, here, share = figure.values()
-    assert math.isclose(found, math.log1p(math.exp(-1.2))) and math.isclose(here, 0.1 * (1 - 1 / (1 + math.exp(-1.2))))
+    assert math.isclose(found, math.log1p(math.exp(-1.2))) and math.isclose(
+        here, 0.1 * (1 - 1 / (1 + math.exp(-1.2)))
+    )
     assert math.isclose(share, 2 * here / 0.1)
     assert "at h = 12.0" in figure.description()
     assert DpoMargin(kind="ipo", half_nats=10).values()[1] == pytest.approx(0)  # 1 / 2 beta = 5
@@ -66,7 +68,9 @@ def test_the_plane_says_where_the_run_is():
     figure = DpoPlane(look=20, arm=1, beta=1, seed=3)
     now = figure.now()
     assert now["step"] == 80 and now["margin"] == now["chosen"] - now["rejected"]
-    assert math.isclose(now["loss"], -math.log(1 / (1 + math.exp(-0.1 * now["margin"]))), rel_tol=1e-9)
+    assert math.isclose(
+        now["loss"], -math.log(1 / (1 + math.exp(-0.1 * now["margin"]))), rel_tol=1e-9
+    )
     start = DpoPlane(look=0).now()
     assert (start["chosen"], start["rejected"], start["formed"]) == (0, 0, 24)
     assert math.isclose(start["loss"], math.log(2))

@@ -67,7 +67,7 @@ def step_of(model, optimizer):
 
 
 def test_a_merged_step_is_adams_step_and_a_part_of_tau():
-    """keep 1: nothing is drawn, so the step is (1 - alpha) d + alpha tau, with d from plain AdamW."""
+    """With keep 1 nothing is dropped: the step is (1 - alpha) d + alpha tau, d from AdamW."""
     base, alpha = model_of(1), 0.1
     merged, plain = model_of(0), model_of(0)
     start = [p.detach().clone() for p in plain.parameters()]

@@ -34,7 +34,7 @@ def plane_says(page, figure: DpoPlane) -> None:
         f"{ARMS[figure.arm]}, β = {figure.data['betas'][figure.beta]:g}, seed {figure.seed}, "
         f"step {now['step']:.0f}: ",
         f"chosen {minus(now['chosen'])} nats, rejected {minus(now['rejected'])}, "
-        f"margin {minus(now['margin'])}, loss {now['loss']:.3f}.",
+        f"margin {minus(now['margin'])}, where a pair's loss is {now['loss']:.3f}.",
         f"{now['formed']} are well-formed and {now['right']} right",
     )
 

@@ -14,7 +14,9 @@ from qwen2_book.widgets.dpo_plane import STORED as TARGET
 
 def main() -> None:
     stored = json.loads(STORED.read_text(encoding="utf-8"))["runs"]
-    found = {(r["run"]["arm"], r["run"]["seed"]): r for r in stored if r["run"]["part"] == "offline"}
+    found = {
+        (r["run"]["arm"], r["run"]["seed"]): r for r in stored if r["run"]["part"] == "offline"
+    }
     runs = [
         [
             [[found[f"dpo {beta:g}{extra}", seed][name] for name in CURVES] for seed in SEEDS]

@@ -62,15 +62,15 @@ def look(model: Qwen2, pairs: Pairs) -> dict[str, float]:
 def tune(
     model: Qwen2, tokenizer: Tokenizer, steps: int, batch: int, rate: float, beta: float, sft: float
 ) -> dict[str, Any]:
-    """Train adapters on the pairs, in place: the loss of each step, and held-out looks."""
+    """Train adapters on the pairs, in place: the loss of each step, and two held-out looks."""
     torch.manual_seed(0)
     add_lora(model, rank=8, alpha=16)
-    held_out = Pairs(model, tokenizer, HELD_OUT_SEED, 6, 2)
+    held_out = Pairs(model, tokenizer, HELD_OUT_SEED, 4, 2)
     source = Pairs(model, tokenizer, TRAINED_SEED, steps, batch)
-    looks = [{"step": 0, **look(model, held_out)}]
+    looks: list[dict[str, float]] = []
 
     def watch(metrics: list) -> None:
-        if len(metrics) % max(1, steps // 4) == 0:
+        if len(metrics) % max(1, steps // 2) == 0:
             looks.append({"step": len(metrics), **look(model.eval(), held_out)})
             model.train()
 
@@ -86,7 +86,7 @@ def tune(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", nargs="?", default=os.environ.get("QWEN2_BOOK_CHECKPOINT"))
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--batch", type=int, default=2, help="pairs a step")
     parser.add_argument("--rate", type=float, default=1e-4)
     parser.add_argument("--beta", type=float, default=0.1)

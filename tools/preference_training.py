@@ -1,4 +1,4 @@
-"""Preference training in miniature for chapter 18: `python tools/preference_training.py [PART ...]`.
+"""Preference training in miniature: `python tools/preference_training.py [PART ...]` (chapter 18).
 
 A Qwen2 of 93,504 parameters learns 24 sums and 24 opposites: plain text first (base), then as
 conversations (fine-tuned), where each sum is taught with its right answer AND with one too many.
@@ -28,7 +28,6 @@ from qwen2_book import Qwen2, Qwen2Config, Tokenizer, generate
 from qwen2_book.training import dpo
 from qwen2_book.training.data import Batch, Sample, unpacked, whole
 from qwen2_book.training.loop import Settings, train
-from qwen2_book.training.loss import language_loss
 from qwen2_book.training.online import OnlineMerging, best_and_worst, draw
 from qwen2_book.training.reward import RewardModel, reward_loss
 from qwen2_book.training.sft import conversation_sample
@@ -40,6 +39,8 @@ RATE, SFT_RATE, BETA = 1e-3, 3e-3, 0.1
 BETAS = (0.03, 0.1, 0.3, 1.0)
 ANSWERS, LONGEST = 4, 14  # drawn for each prompt; tokens
 ALPHAS, KEEPS = (0.001, 0.003, 0.01), (1.0, 0.5)
+MERGES = [(keep, alpha) for keep in KEEPS for alpha in (0.0, *ALPHAS)]
+MERGES.append((0.1, 0.0001))  # alpha a tenth of the rate, as in the authors' own script
 OPPOSITES = [
     tuple(pair.split())
     for pair in (
@@ -326,9 +327,8 @@ def wanted(parts: list[str]) -> Iterator[dict[str, Any]]:
             for judge in ("checker", "reward model"):
                 yield {"part": "online", "arm": judge, "seed": seed}
         if "merging" in parts:
-            for keep in KEEPS:
-                for alpha in (0.0, *ALPHAS):
-                    yield {"part": "merging", "keep": keep, "alpha": alpha, "seed": seed}
+            for keep, alpha in MERGES:
+                yield {"part": "merging", "keep": keep, "alpha": alpha, "seed": seed}
 
 
 def run(what: dict[str, Any], base: Qwen2, tuned: Qwen2) -> dict[str, Any]:

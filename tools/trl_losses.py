@@ -86,9 +86,7 @@ def main() -> None:
         "losses": found,
         "rows": [
             [ids[:n], mask[:n]]
-            for ids, mask, n in zip(
-                tokens, batch["completion_mask"].tolist(), lengths, strict=True
-            )
+            for ids, mask, n in zip(tokens, batch["completion_mask"].tolist(), lengths, strict=True)
         ],
     }
     STORED.write_text(json.dumps(stored, separators=(",", ":")) + "\n", encoding="utf-8")

@@ -116,7 +116,7 @@ function render({ model, el }) {
     drawCurves(state);
     const margin = chosen[look] - rejected[look];
     result.textContent = `${arms[arm]}, β = ${beta}, seed ${seed}, step ${steps[look]}: chosen ${minus(chosen[look])} nats, rejected ${minus(rejected[look])}, margin ${minus(margin)}, ` +
-      `loss ${Math.log1p(Math.exp(-beta * margin)).toFixed(3)}. ${Math.round(100 * accuracy[look])}% of the pairs are ranked right; of ${answers} greedy answers ${formed[look]} are well-formed and ${right[look]} right.`;
+      `where a pair's loss is ${Math.log1p(Math.exp(-beta * margin)).toFixed(3)}. ${Math.round(100 * accuracy[look])}% of the pairs are ranked right; of ${answers} greedy answers ${formed[look]} are well-formed and ${right[look]} right.`;
   });
 }
 export default { render };

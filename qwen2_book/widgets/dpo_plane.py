@@ -49,7 +49,7 @@ class DpoPlane(Figure):
         super().__init__(data=stored(), **state)
 
     def now(self) -> dict[str, float]:
-        """The numbers at the step that is looked at, and the loss of a pair at their mean margin."""
+        """The numbers at the step looked at, and the loss of a pair at their mean margin."""
         run = self.data["runs"][self.arm][self.beta][self.seed]
         found = {name: curve[self.look] for name, curve in zip(CURVES, run, strict=True)}
         margin = found["chosen"] - found["rejected"]
@@ -64,10 +64,10 @@ class DpoPlane(Figure):
     def description(self) -> str:
         now = self.now()
         return (
-            f"A plane: to the right the change of the chosen answers' log-probability, upwards that "
-            f"of the rejected ones'; lines of equal loss are diagonals. {ARMS[self.arm]}, β "
+            f"A plane: to the right the change of the chosen answers' log-probability, upwards "
+            f"that of the rejected ones'; lines of equal loss are diagonals. {ARMS[self.arm]}, β "
             f"{self.data['betas'][self.beta]:g}, seed {self.seed}: at step {now['step']:.0f} the "
             f"chosen answers have moved by {now['chosen']:.1f} nats, the rejected by "
-            f"{now['rejected']:.1f}; {100 * now['accuracy']:.0f}% of the pairs are ranked right and "
-            f"{now['formed']} of 24 greedy answers are well-formed."
+            f"{now['rejected']:.1f}; {100 * now['accuracy']:.0f}% of the pairs are ranked right "
+            f"and {now['formed']} of 24 greedy answers are well-formed."
         )
