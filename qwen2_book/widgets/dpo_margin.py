@@ -53,7 +53,7 @@ class DpoMargin(Figure):
     beta = traitlets.Int(3).tag(sync=True)
     kind = traitlets.Enum(list(KINDS), "sigmoid").tag(sync=True)
     betas: traitlets.List[Any] = traitlets.List(list(BETAS)).tag(sync=True)
-    names: traitlets.Dict[str, Any] = traitlets.Dict(dict(KINDS)).tag(sync=True)
+    names = traitlets.Dict(dict(KINDS)).tag(sync=True)
     epsilon = traitlets.Float(EPSILON).tag(sync=True)
 
     def values(self) -> tuple[float, float, float]:
