@@ -2,10 +2,8 @@
 
 The pairs are those of the little world (qwen2_book.world.talk.preference), the loss and the
 adapters the package's own. The reference is the same model with its adapters off, and its
-log-probabilities are computed once, before the first step. A machine without a GPU does a step of
-two pairs in about half a minute; with one, try `--steps 300 --batch 16`. The log is printed, and
-written to FILE with `--out FILE`: notebooks/data/18_real.json was made by
-`python tools/dpo_real.py --out notebooks/data/18_real.json` on one thread.
+log-probabilities are computed once, before the first step. Without a GPU a
+step of two pairs takes tens of seconds; with one, try `--steps 300 --batch 16`. The log is printed.
 """
 
 import argparse
@@ -91,7 +89,6 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1e-4)
     parser.add_argument("--beta", type=float, default=0.1)
     parser.add_argument("--sft", type=float, default=0.0, help="weight of the SFT term")
-    parser.add_argument("--out", type=Path, help="where to write the log")
     parser.add_argument("--save", type=Path, help="folder for the merged model")
     options = parser.parse_args()
     if not options.source:
@@ -102,8 +99,6 @@ def main() -> None:
     asked = {name: getattr(options, name) for name in ("steps", "batch", "rate", "beta", "sft")}
     found = {"model": model.name_or_path, **asked, **tune(model, tokenizer, **asked)}
     print(json.dumps(found, indent=1))
-    if options.out:
-        options.out.write_text(json.dumps(found) + "\n", encoding="utf-8")
     if options.save:
         save(merge_lora(model), tokenizer, options.save)
 
