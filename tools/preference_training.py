@@ -101,6 +101,14 @@ def network(seed: int) -> Qwen2:
     return Qwen2(config).eval()
 
 
+@torch.no_grad()
+def loud(seed: int) -> Qwen2:
+    """A random network with eight times the logits, so that any two differ widely."""
+    model = network(seed)
+    model.lm_head.weight.mul_(8)
+    return model
+
+
 def copy_of(model: Qwen2) -> Qwen2:
     """A model of its own with the same weights."""
     twin = Qwen2(model.config)

@@ -13,7 +13,7 @@ import datasets
 import torch
 import transformers
 import trl
-from preference_training import SUMS, TOKENIZER, answers, asked, network, question
+from preference_training import SUMS, TOKENIZER, answers, asked, loud, question
 
 from qwen2_book import save
 
@@ -44,7 +44,7 @@ def rows() -> list[dict[str, Any]]:
 def losses(folder: Path) -> tuple[dict[str, float], dict[str, Any]]:
     """Every loss of LOSSES, and the batch as TRL's collator made it."""
     for name, seed in (("policy", 0), ("reference", 1)):
-        save(network(seed), TOKENIZER, folder / name)
+        save(loud(seed), TOKENIZER, folder / name)
     found: dict[str, float] = {}
     batch: dict[str, Any] = {}
     kind = transformers.AutoModelForCausalLM
