@@ -89,7 +89,7 @@ def test_the_pictures_are_dragged(home, browser):
         margin_says(page, DpoMargin(half_nats=40))
         drag(page, "dpo_margin", 0, (100, 100), (5, 120))  # beyond the edge
         margin_says(page, DpoMargin(half_nats=-80))
-        drag(page, "dpo_plane", 1, (60, 100), (44 + 216 * 0.8, 120))  # look 16 of 20
+        drag(page, "dpo_plane", 1, (60, 100), (44 + 200 * 0.8, 120))  # look 16 of 20
         plane_says(page, DpoPlane(look=16))
         start = DpoPlane(look=0)
         drag(page, "dpo_plane", 0, (100, 300), places(start, 2))

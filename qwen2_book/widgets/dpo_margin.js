@@ -85,16 +85,16 @@ function render({ model, el }) {
   function key(kind) {
     const last = { sigmoid: "DPO", smoothed: "smoothed", hinge: "hinge", ipo: "IPO" };
     return kinds.flatMap((each, n) => [
-      shape("path", { d: `M${LEFT + WIDE - 96} ${TOP + 12 + 17 * n}h26`, stroke: colours[each], "stroke-width": each === kind ? 3 : 1.2, "stroke-dasharray": dashes[each] }),
-      text(LEFT + WIDE - 64, TOP + 16 + 17 * n, last[each], { fill: colours[each], "font-size": 11, "font-weight": each === kind ? 600 : 400 })]);
+      shape("path", { d: `M${LEFT + WIDE - 84} ${TOP + 12 + 17 * n}h24`, stroke: colours[each], "stroke-width": each === kind ? 3 : 1.2, "stroke-dasharray": dashes[each] }),
+      text(LEFT + WIDE - 54, TOP + 16 + 17 * n, last[each], { fill: colours[each], "font-size": 11, "font-weight": each === kind ? 600 : 400 })]);
   }
 
   redraw(model, ["half_nats", "beta", "kind"], () => {
     const beta = betas[inLimits(model, "beta")], h = inLimits(model, "half_nats") / 2, kind = model.get("kind");
     const now = { beta, h, kind };
-    draw(losses, "loss, as a multiple of that at h = 0", lossOf, 0, 3, [0, 1, 2, 3], now);
+    draw(losses, "loss (1: as at h = 0)", lossOf, 0, 3, [0, 1, 2, 3], now);
     losses.append(...key(kind));
-    const share = draw(pushes, "push on the margin, as a multiple of that at h = 0", pushOf, -1, 2.25, [-1, 0, 1, 2], now);
+    const share = draw(pushes, "push on the margin (1: as at h = 0)", pushOf, -1, 2.25, [-1, 0, 1, 2], now);
     const loss = lossOf(kind, beta, h, epsilon), push = pushOf(kind, beta, h, epsilon), gap = (beta * h).toFixed(2);
     losses.setAttribute("aria-label", `The loss over the margin; here it is ${loss.toFixed(3)}`);
     pushes.setAttribute("aria-label", `The push over the margin; here it is ${push.toFixed(4)} a nat`);

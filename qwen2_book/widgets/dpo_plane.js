@@ -24,7 +24,7 @@ function render({ model, el }) {
     shape("text", { x, y, "font-size": 12, fill: "var(--q2b-ink)", ...more }, words);
   const minus = (number, digits = 1) => Number(number).toFixed(digits).replace("-", "−");
   const x = (v) => LEFT + (v - low) / (top - low) * WIDE, y = (v) => TOP + (top - v) / (top - low) * HIGH;
-  const across = (n) => LEFT + n / (steps.length - 1) * (WIDE - 60), up = (share) => TOP + (1 - share) * HIGH;
+  const across = (n) => LEFT + n / (steps.length - 1) * (WIDE - 76), up = (share) => TOP + (1 - share) * HIGH;
 
   // Both pictures are handles: the nearest point of the run in one, the step in the other.
   const take = (svg, nearest) => {
@@ -47,7 +47,7 @@ function render({ model, el }) {
     const { chosen, rejected } = now(), far = chosen.map((c, n) => (x(c) - px) ** 2 + (y(rejected[n]) - py) ** 2);
     return far.indexOf(Math.min(...far));
   });
-  take(curves, (px) => Math.min(steps.length - 1, Math.max(0, Math.round((px - LEFT) / (WIDE - 60) * (steps.length - 1)))));
+  take(curves, (px) => Math.min(steps.length - 1, Math.max(0, Math.round((px - LEFT) / (WIDE - 76) * (steps.length - 1)))));
 
   // A point that says by shape and by colour how many greedy answers are well-formed.
   function mark(px, py, formed, size) {
@@ -70,7 +70,8 @@ function render({ model, el }) {
       const from = Math.max(low, low + h), to = Math.min(top, top + h);
       if (from >= to) continue;
       nodes.push(shape("path", { d: `M${x(from).toFixed(1)} ${y(from - h).toFixed(1)}L${x(to).toFixed(1)} ${y(to - h).toFixed(1)}`, stroke: "var(--q2b-grey)", "stroke-opacity": 0.7, "stroke-dasharray": share === 1 ? "" : "3 3", fill: "none" }),
-        text(x(from) + 4, y(from - h) - 5, share === 1 ? "ln 2" : (share * Math.LN2).toFixed(share < 0.1 ? 3 : 2), { "font-size": 10, fill: "var(--q2b-grey)" }));
+        share === 1 ? text(x(low * 0.6) - 6, y(low * 0.6) - 2, "loss ln 2", { "font-size": 10, fill: "var(--q2b-grey)", "text-anchor": "end" })
+          : text(x(from) + 4, y(from - h) - 5, (share * Math.LN2).toFixed(share < 0.1 ? 3 : 2), { "font-size": 10, fill: "var(--q2b-grey)" }));
     }
     nodes.push(shape("path", { d: `M${x(0)} ${TOP}V${TOP + HIGH}M${LEFT} ${y(0).toFixed(1)}H${LEFT + WIDE}`, stroke: "var(--q2b-grey)", "stroke-opacity": 0.4 }),
       shape("path", { d: `M${LEFT} ${TOP}V${TOP + HIGH}H${LEFT + WIDE}`, stroke: "var(--q2b-ink)", fill: "none" }),
@@ -78,12 +79,12 @@ function render({ model, el }) {
     for (let n = 0; n < steps.length; n++) nodes.push(mark(x(chosen[n]), y(rejected[n]), formed[n], 4));
     // The loss pushes both answers equally hard, the chosen one up and the other down.
     const px = x(chosen[look]), py = y(rejected[look]), h = chosen[look] - rejected[look];
-    const long = 56 / (1 + Math.exp(beta * h)) * 2;
+    const long = 48 / (1 + Math.exp(beta * h));
     if (long > 3) for (const [dx, dy] of [[1, 0], [0, 1]]) nodes.push(
       shape("path", { d: `M${px} ${py}l${dx * long} ${dy * long}m${dx ? -5 : -4} ${dx ? -4 : -5}l${dx ? 5 : 4} ${dx ? 4 : 5}l${dx ? -5 : 4} ${dx ? 4 : -5}`, fill: "none", stroke: "var(--q2b-ink)", "stroke-width": 1.5 }));
     nodes.push(shape("circle", { cx: px.toFixed(1), cy: py.toFixed(1), r: 9, fill: "none", stroke: "var(--q2b-ink)", "stroke-width": 2 }), mark(px, py, formed[look], 5));
     const keys = [[24, `${GOOD} or more of ${answers} well-formed`], [10, "some"], [0, `fewer than ${SOME}`]];
-    keys.forEach(([count, words], n) => nodes.push(mark(LEFT + 12, TOP + HIGH - 46 + 16 * n, count, 4), text(LEFT + 22, TOP + HIGH - 42 + 16 * n, words, { "font-size": 11 })));
+    keys.forEach(([count, words], n) => nodes.push(mark(LEFT + 12, TOP + 14 + 16 * n, count, 4), text(LEFT + 22, TOP + 18 + 16 * n, words, { "font-size": 11 })));
     plane.replaceChildren(...nodes);
     plane.setAttribute("aria-label", `The run in the plane of both changes: chosen ${minus(chosen[look])} nats, rejected ${minus(rejected[look])} nats`);
   }
@@ -92,8 +93,8 @@ function render({ model, el }) {
     const nodes = [text(6, 14, "what a log shows, and what it does not", { "font-weight": 600 })];
     for (const share of [0, 0.5, 1]) nodes.push(text(LEFT - 6, up(share) + 4, `${100 * share}%`, { "text-anchor": "end", "font-size": 11 }));
     for (let n = 0; n < steps.length; n += 5) nodes.push(text(across(n), TOP + HIGH + 16, steps[n], { "text-anchor": "middle", "font-size": 11 }));
-    nodes.push(text(LEFT + (WIDE - 60) / 2, TOP + HIGH + 34, "step", { "text-anchor": "middle" }),
-      shape("path", { d: `M${LEFT} ${TOP}V${TOP + HIGH}H${LEFT + WIDE - 60}`, stroke: "var(--q2b-ink)", fill: "none" }),
+    nodes.push(text(LEFT + (WIDE - 76) / 2, TOP + HIGH + 34, "step", { "text-anchor": "middle" }),
+      shape("path", { d: `M${LEFT} ${TOP}V${TOP + HIGH}H${LEFT + WIDE - 76}`, stroke: "var(--q2b-ink)", fill: "none" }),
       shape("path", { d: `M${across(look).toFixed(1)} ${TOP}V${TOP + HIGH}`, stroke: "var(--q2b-ink)", "stroke-opacity": 0.5 }));
     const lines = [[accuracy, "pairs ranked", "right", "var(--q2b-blue)", ""], [formed.map((v) => v / answers), "answers", "well-formed", "var(--q2b-orange)", "6 3"], [right.map((v) => v / answers), "answers", "right", "var(--q2b-teal)", "2 3"]];
     const ends = lines.map(([line], n) => ({ n, at: up(line[line.length - 1]) })).sort((a, b) => a.at - b.at || a.n - b.n);
@@ -103,7 +104,7 @@ function render({ model, el }) {
     for (const { n, at } of ends) {
       const [line, first, second, colour, dash] = lines[n];
       nodes.push(shape("path", { d: "M" + line.map((v, k) => `${across(k).toFixed(1)} ${up(v).toFixed(1)}`).join("L"), fill: "none", stroke: colour, "stroke-width": 2.2, "stroke-dasharray": dash }),
-        text(LEFT + WIDE - 54, at + 2, first, { fill: colour, "font-size": 11 }), text(LEFT + WIDE - 54, at + 15, second, { fill: colour, "font-size": 11 }),
+        text(LEFT + WIDE - 70, at + 2, first, { fill: colour, "font-size": 11 }), text(LEFT + WIDE - 70, at + 15, second, { fill: colour, "font-size": 11 }),
         shape("circle", { cx: across(look).toFixed(1), cy: up(line[look]).toFixed(1), r: 4, fill: colour }));
     }
     curves.replaceChildren(...nodes);
