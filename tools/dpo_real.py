@@ -100,7 +100,8 @@ def main() -> None:
     found = {"model": model.name_or_path, **asked, **tune(model, tokenizer, **asked)}
     print(json.dumps(found, indent=1))
     if options.save:
-        save(merge_lora(model), tokenizer, options.save)
+        merge_lora(model)
+        save(model, tokenizer, options.save)
 
 
 if __name__ == "__main__":

@@ -362,12 +362,13 @@ def main() -> None:
     if STORED.exists():
         stored = json.loads(STORED.read_text(encoding="utf-8"))
     done = {json.dumps(each["run"]) for each in stored["runs"]}
-    seed, models = -1, ()
+    seed, models = -1, None
     for what in wanted(sys.argv[1:] or ["offline", "online", "merging"]):
         if json.dumps(what) in done:
             continue
         if what["seed"] != seed:
             seed, models = what["seed"], base_and_tuned(what["seed"])
+        assert models is not None
         found = run(what, *models)
         stored["runs"].append({"run": what, **found})
         print(what, {k: v[-1] for k, v in found.items() if isinstance(v, list)}, flush=True)

@@ -69,7 +69,7 @@ def _expected(logits: Tensor, ids: Tensor, starts: Tensor, ends: Tensor) -> Tens
     """Token by token: the logits before a token say how likely it was."""
     return torch.stack(
         [
-            sum(
+            torch.stack(
                 (logits[row, place - 1].log_softmax(-1)[ids[row, place]])
                 for place in range(int(starts[row]), int(ends[row]))
             )

@@ -22,7 +22,8 @@ def draw(
     An answer ends with its stop token, or without one after `max_new_tokens`.
     """
     asked = [list(prompt) for prompt in prompts for _ in range(count)]
-    stops, samples = set(stop_ids(model)), []
+    stops = set(stop_ids(model))
+    samples: list[Sample] = []
     rows = generate(model, asked, max_new_tokens, Sampler(seed=seed)).tolist()
     for prompt, row in zip(asked, rows, strict=True):
         end = next((n + 1 for n, token in enumerate(row) if token in stops), len(row))
