@@ -362,7 +362,8 @@ def main() -> None:
     if STORED.exists():
         stored = json.loads(STORED.read_text(encoding="utf-8"))
     done = {json.dumps(each["run"]) for each in stored["runs"]}
-    seed, models = -1, None
+    seed = -1
+    models: tuple[Qwen2, Qwen2] | None = None
     for what in wanted(sys.argv[1:] or ["offline", "online", "merging"]):
         if json.dumps(what) in done:
             continue

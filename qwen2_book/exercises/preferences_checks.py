@@ -67,15 +67,11 @@ def _rows() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def _expected(logits: Tensor, ids: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
     """Token by token: the logits before a token say how likely it was."""
-    return torch.stack(
-        [
-            torch.stack(
-                (logits[row, place - 1].log_softmax(-1)[ids[row, place]])
-                for place in range(int(starts[row]), int(ends[row]))
-            )
-            for row in range(len(ids))
-        ]
-    )
+    found = torch.zeros(len(ids), dtype=logits.dtype)
+    for row in range(len(ids)):
+        for place in range(int(starts[row]), int(ends[row])):
+            found[row] += logits[row, place - 1].log_softmax(-1)[ids[row, place]]
+    return found
 
 
 def first_token(answer: Callable) -> None:
