@@ -62,7 +62,7 @@ def tune(
 ) -> dict[str, Any]:
     """Train adapters on the pairs, in place: the loss of each step, and two held-out looks."""
     torch.manual_seed(0)
-    add_lora(model, rank=8, alpha=16)
+    add_lora(model, rank=8, alpha=16.0)
     held_out = Pairs(model, tokenizer, HELD_OUT_SEED, 4, 2)
     source = Pairs(model, tokenizer, TRAINED_SEED, steps, batch)
     looks: list[dict[str, float]] = []
