@@ -99,8 +99,8 @@ function render({ model, el }) {
     losses.setAttribute("aria-label", `The loss over the margin; here it is ${loss.toFixed(3)}`);
     pushes.setAttribute("aria-label", `The push over the margin; here it is ${push.toFixed(4)} a nat`);
     const what = push > 0 ? "widens the margin" : push < 0 ? "narrows the margin" : "does nothing more";
-    result.textContent = `h = ${h.toFixed(1)} nats, β = ${beta}: the reward gap βh is ${gap}, so the policy says with ${(100 * sigmoid(beta * h)).toFixed(1)}% that the chosen answer is better. ` +
-      `${names[kind]}: loss ${loss.toFixed(3)}, push ${push.toFixed(4)} a nat, ${(100 * share).toFixed(0)}% of that at h = 0; a step ${what}.`.replaceAll("-", "−");
+    result.textContent = (`h = ${h.toFixed(1)} nats, β = ${beta}: the reward gap βh is ${gap}, so the policy says with ${(100 * sigmoid(beta * h)).toFixed(1)}% that the chosen answer is better. ` +
+      `${names[kind]}: loss ${loss.toFixed(3)}, push ${push.toFixed(4)} a nat, ${(100 * share).toFixed(0)}% of that at h = 0; a step ${what}.`).replaceAll("-", "−");
   });
 }
 export default { render };
