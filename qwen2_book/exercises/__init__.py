@@ -17,6 +17,7 @@ from qwen2_book.exercises import (
     stream,
     swiglu,
     tokenizer,
+    tuning,
     whole,
     window,
 )
@@ -37,6 +38,7 @@ EXERCISES: dict[str, Exercise] = {
     **chatml.EXERCISES,
     **long_context.EXERCISES,
     **seeing.EXERCISES,
+    **tuning.EXERCISES,
 }
 
 
