@@ -25,7 +25,8 @@ ORDER = """
     world.sentences world.story world.facts world.talk world.documents world.score widgets.base
     widgets.chat_bytes widgets.chunk_distances widgets.gate_neurons widgets.head_data
     widgets.head_browser widgets.head_window widgets.heads_bill widgets.logit_lens
-    widgets.loss_mask widgets.merge_table widgets.merge_stepper widgets.model_map widgets.parity_ladder
+    widgets.loss_mask widgets.merge_table widgets.merge_stepper widgets.model_map
+    widgets.parity_ladder
     widgets.stream_data widgets.residual_stream widgets.ring_buffer widgets.rope_clocks
     widgets.router_flow widgets.weight_block widgets.sampling_knobs widgets.window_explorer
     exercises.base exercises.meet_checks exercises.meet exercises.tokenizer_checks

@@ -50,10 +50,12 @@ def masked(tokenizer: Tokenizer, sample: Sample, mask: str) -> Sample:
     if mask == "everything":
         learned = [True] * len(ids)
     elif mask == "newline":  # the line end after <|im_end|>, too
-        learned = [own or before for own, before in zip(learned, [False, *learned])]
+        learned = [
+            own or before for own, before in zip(learned, [False, *learned[:-1]], strict=True)
+        ]
     elif mask == "no end":  # what padding with <|im_end|>, and masking it, does
         end = tokenizer.added["<|im_end|>"]
-        learned = [own and token != end for token, own in zip(ids, learned)]
+        learned = [own and token != end for token, own in zip(ids, learned, strict=True)]
     elif mask == "one late":  # each token's mark stands at the token after it
         learned = [False, *learned[:-1]]
     elif mask == "questions":  # only to measure: the user's words
@@ -94,7 +96,7 @@ def source(tokenizer: Tokenizer, seed: int, mask: str = "answers") -> PackedSour
 
 
 def by_conversation(model: Qwen2, batch: Batch) -> Tensor:
-    """The mean over the conversations of each one's mean, times the weight that the loop divides by.
+    """The mean over conversations of each one's mean, times the weight that the loop divides by.
 
     This is what averaging micro-batches of one conversation each comes to.
     """
@@ -170,11 +172,12 @@ def measure(model: Qwen2, tokenizer: Tokenizer) -> dict[str, Any]:
     right = [each.question.answer for each in asked]
     told = said(model, tokenizer, [chat_prompt(tokenizer, each) for each in asked])
     read = said(model, tokenizer, [base_prompt(tokenizer, each) for each in asked])
+    chats, texts = list(zip(told, right, strict=True)), list(zip(read, right, strict=True))
     return {
-        "right": sum(text == answer and ended for (text, ended), answer in zip(told, right)),
-        "begun": sum(text.startswith(answer) for (text, _), answer in zip(told, right)),
+        "right": sum(text == answer and ended for (text, ended), answer in chats),
+        "begun": sum(text.startswith(answer) for (text, _), answer in chats),
         "ended": sum(ended for _, ended in told),
-        "documents": sum(text.split("\n")[0] == answer for (text, _), answer in zip(read, right)),
+        "documents": sum(text.split("\n")[0] == answer for (text, _), answer in texts),
         "guessed": sum(majority(each) == each.question.value for each in asked),
         "asked": ASKED,
         **{n: round(mean_loss(model, b), 4) for n, b in held_out(tokenizer).items()},

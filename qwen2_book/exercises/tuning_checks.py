@@ -94,7 +94,7 @@ def whole_answer(answer: Callable) -> None:
 def end_is_learned(answer: Callable) -> None:
     """The end of an answer is learned, whether it serves as padding, too, or not."""
     for pad in (0, END):
-        ids, targets, samples = _collated(answer, pad)
+        ids, targets, _ = _collated(answer, pad)
         assert all(END in [target for _, target in row] for row in _pairs(ids, targets))
 
 
@@ -104,7 +104,7 @@ def padding_is_not(answer: Callable) -> None:
         ids, targets, samples = _collated(answer, pad)
         longest = max(len(tokens) for tokens, _ in samples)
         assert ids.shape[1] in (longest, longest - 1)
-        for row, (tokens, learned) in zip(_pairs(ids, targets), samples, strict=True):
+        for row, (_, learned) in zip(_pairs(ids, targets), samples, strict=True):
             assert len(row) == sum(learned)
 
 

@@ -64,7 +64,7 @@ class LossMask(Figure):
         if self.everything:
             found = [True] * len(right)
         elif self.newline:
-            found = [own or before for own, before in zip(right, [False, *right])]
+            found = [own or before for own, before in zip(right, [False, *right[:-1]], strict=True)]
         else:
             found = right
         if self.late:
