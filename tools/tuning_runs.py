@@ -8,7 +8,7 @@ many ways, right and wrong. Five seeds each; a seed draws the conversations.
 - lora: adapters of three ranks, the last of them full, and with the embedding trained beside them.
 
 Written to `notebooks/data/17_tuning.json`, with the fingerprint of the base model. One thread; a
-run takes about a minute and there are 80. Runs that the file already holds are not made again,
+run takes about a minute and there are 76. Runs that the file already holds are not made again,
 unless the base model is another one: then all of them are.
 """
 
