@@ -1,4 +1,4 @@
-"""Chapter 17's script: its masks, its loss of means, its leak; and masks of transformers and TRL."""
+"""Chapter 17's script: its masks, its loss of means, its leak; masks of transformers and TRL."""
 
 from pathlib import Path
 
@@ -90,10 +90,6 @@ def test_masks_of_the_template_without_marks_and_with_trls(tokenizer, tmp_path):
         pytest.skip("this TRL has no training template of the family")
     marked = theirs.apply_chat_template(TALK, chat_template=file.read_text("utf-8"), **options)
     assert list(marked["input_ids"]) == list(ids)
-    both = [
-        bool(own or after or before)
-        for before, own, after in zip(
-            [False, *learned], learned, [*learned[1:], False], strict=False
-        )
-    ]
+    edges = zip([False, *learned[:-1]], learned, [*learned[1:], False], strict=True)
+    both = [before or own or after for before, own, after in edges]
     assert [bool(mark) for mark in marked["assistant_masks"]] == both
