@@ -44,7 +44,7 @@ function render({ model, el }) {
     const { tokens, cut, right, last, learned } = now(), at = Math.min(inLimits(model, "token"), tokens.length - 1);
     const total = el.clientWidth && el.clientWidth < 560 ? 330 : 660, nodes = [];
     width = total;
-    const key = [["learned", "var(--q2b-blue)", 0.3, true, false], ["not learned", "var(--q2b-grey)", 0.12, false, false], ["not as it should be", "var(--q2b-paper)", 0, false, true]];
+    const key = [["learned", "var(--q2b-blue)", 0.3, true, false], ["not learned", "var(--q2b-grey)", 0.12, false, false], ["a mistake", "var(--q2b-paper)", 0, false, true]];
     let x = 2, y = 4;
     for (const [name, fill, opacity, bar, odd] of key) {
       nodes.push(shape("rect", { x, y, width: 18, height: 16, rx: 3, fill, "fill-opacity": opacity, stroke: odd ? "var(--q2b-orange)" : "none", "stroke-width": 2, ...(odd ? { "stroke-dasharray": "4 2" } : {}) }),
