@@ -6,10 +6,12 @@ looked up, so a model finds out early that looking up pays. Lesson k of a seed i
 """
 
 import random
+import re
 from collections.abc import Sequence
 
 from qwen2_book.world.documents import ASKED
 from qwen2_book.world.story import LANGUAGES, Event, Question, plot, tell
+from qwen2_book.world.talk import Message, messages, told
 from qwen2_book.world.words import (
     COLOURS,
     FOOD,
@@ -36,10 +38,15 @@ def lesson(seed: int, index: int, changes: bool, asked: bool) -> list[Piece]:
     """
     random_ = random.Random(f"lessons/{seed}/{index}")
     language, kind = random_.choice(LANGUAGES), random_.choice(KINDS)
-    tale = tell(random_, *lesson_plot(random_, kind, changes), language)
+    people, place, events = lesson_plot(random_, kind, changes)
+    tale = tell(random_, people, place, events, language)
     questions = [question for question in tale.questions if question.kind == kind]
     random_.shuffle(questions)
-    pieces = [(tale.text, False)]
+    told = tale.text
+    if not changes and kind != "where":  # only what happens: no opening, no ending
+        sentences = re.findall(r"[^.。]+[.。]", told)
+        told = "".join(sentences[1 : 1 + len(events)]).strip()
+    pieces = [(told, False)]
     for question in questions:
         pieces += _lines(question, language, asked or kind in ("who", "next"), all_learned=False)
     return pieces
@@ -54,6 +61,18 @@ def exercise(seed: int, index: int) -> list[Piece]:
     for question in random_.sample(tale.questions, len(tale.questions)):
         pieces += _lines(question, language, asked=True, all_learned=True)
     return pieces
+
+
+def talked(seed: int, index: int) -> list[Message]:
+    """A lesson with changes, or a whole story, as a conversation in which everything is asked."""
+    random_ = random.Random(f"talked/{seed}/{index}")
+    language, kind = random_.choice(LANGUAGES), random_.choice((*KINDS, *KINDS, "count", "next"))
+    whole = random_.random() < 0.5
+    tale = tell(random_, *(plot(random_) if whole else lesson_plot(random_, kind, True)), language)
+    questions = [q for q in tale.questions if whole or q.kind == kind]
+    turns = [(q.text, q.answer) for q in random_.sample(questions, len(questions))]
+    turns[0] = told(random_, tale, turns[0][0]), turns[0][1]
+    return messages(random_, language, turns)
 
 
 def lesson_plot(
