@@ -49,7 +49,7 @@ LOOK_UP = [
     [(1, 0, (0, 1)), (0, 2, (1, 4)), (5, 0, (1, 0))],
 ]
 LESSONS = loop.Settings(
-    steps=5000,
+    steps=3000,
     peak_rate=1e-3,
     warm_up=20,
     final_share=0.3,
@@ -57,9 +57,9 @@ LESSONS = loop.Settings(
     save_every=250,
     evaluate_every=500,
 )
-TOPS = (0.12, 0.27, 0.6)  # after which share of the lessons the next level begins
+TOPS = (0.15, 0.3, 0.6)  # after which share of the lessons the next level begins
 PRETRAINING = loop.Settings(
-    steps=2500,
+    steps=1500,
     peak_rate=1e-3,
     warm_up=50,
     final_share=0.1,
@@ -68,19 +68,19 @@ PRETRAINING = loop.Settings(
     evaluate_every=500,
 )
 FINE_TUNING = loop.Settings(
-    steps=2000,
+    steps=1200,
     peak_rate=7e-4,
     warm_up=50,
     final_share=0.05,
     weight_decay=0.01,
     save_every=250,
-    evaluate_every=250,
+    evaluate_every=300,
 )
 PREFERENCES = loop.Settings(
-    steps=40, peak_rate=1e-5, warm_up=5, final_share=0.1, weight_decay=0.0, save_every=40
+    steps=20, peak_rate=1e-5, warm_up=5, final_share=0.1, weight_decay=0.0, save_every=20
 )
 STAGES = {BASE: ["lessons", "pretraining"], TINY: ["fine_tuning", "preferences"]}
-PAIRS, BETA, SFT_WEIGHT = 32, 0.1, 1.0
+PAIRS, BETA, SFT_WEIGHT = 16, 0.1, 1.0
 PER_BATCH = 40  # texts set aside for a batch, more than it can hold
 
 
