@@ -27,6 +27,7 @@ from qwen2_book.world.words import (
 
 Piece = tuple[str, bool]  # text, and whether it is to be learned
 KINDS = ("colour", "who", "spot", "where", "count", "next")
+HARD = ("who", "who", "where", "count", "next")  # come once more as often as the others
 
 
 def lesson(seed: int, index: int, changes: bool, asked: bool) -> list[Piece]:
@@ -37,7 +38,7 @@ def lesson(seed: int, index: int, changes: bool, asked: bool) -> list[Piece]:
     begins with what it is about and ends with what is to be known.
     """
     random_ = random.Random(f"lessons/{seed}/{index}")
-    language, kind = random_.choice(LANGUAGES), random_.choice(KINDS)
+    language, kind = random_.choice(LANGUAGES), random_.choice(KINDS + HARD)
     people, place, events = lesson_plot(random_, kind, changes)
     tale = tell(random_, people, place, events, language)
     questions = [question for question in tale.questions if question.kind == kind]
@@ -66,7 +67,7 @@ def exercise(seed: int, index: int) -> list[Piece]:
 def talked(seed: int, index: int) -> list[Message]:
     """A lesson with changes, or a whole story, as a conversation in which everything is asked."""
     random_ = random.Random(f"talked/{seed}/{index}")
-    language, kind = random_.choice(LANGUAGES), random_.choice((*KINDS, *KINDS, "count", "next"))
+    language, kind = random_.choice(LANGUAGES), random_.choice(KINDS + HARD)
     whole = random_.random() < 0.5
     tale = tell(random_, *(plot(random_) if whole else lesson_plot(random_, kind, True)), language)
     questions = [q for q in tale.questions if whole or q.kind == kind]
@@ -165,7 +166,8 @@ EVENTS = dict(zip(KINDS, (_colour, _who, _spot, _where, _count, _next), strict=T
 def _lines(question: Question, language: str, asked: bool, all_learned: bool) -> Sequence[Piece]:
     before, between = ASKED[language]
     answer, value = question.answer, question.value
-    start = f"\n{before}{question.text}\n{between}" if asked else "\n"
+    joint = " " if language == "en" else ""
+    start = f"\n{before}{question.text}\n{between}" if asked else joint
     if all_learned or value not in answer:
         return [(start, False), (answer, True)]
     first, _, rest = answer.partition(value)
