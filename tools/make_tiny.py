@@ -59,7 +59,7 @@ LESSONS = loop.Settings(
 )
 TOPS = (0.15, 0.3, 0.6)  # after which share of the lessons the next level begins
 PRETRAINING = loop.Settings(
-    steps=1400,
+    steps=1800,
     peak_rate=1e-3,
     warm_up=50,
     final_share=0.1,
@@ -68,7 +68,7 @@ PRETRAINING = loop.Settings(
     evaluate_every=500,
 )
 FINE_TUNING = loop.Settings(
-    steps=1200,
+    steps=1600,
     peak_rate=7e-4,
     warm_up=50,
     final_share=0.05,
