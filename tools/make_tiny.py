@@ -68,7 +68,7 @@ PRETRAINING = loop.Settings(
     evaluate_every=500,
 )
 FINE_TUNING = loop.Settings(
-    steps=1600,
+    steps=1300,
     peak_rate=7e-4,
     warm_up=50,
     final_share=0.05,
@@ -219,11 +219,11 @@ def pretraining_source(tokenizer: Tokenizer, seed: int = SEED) -> PackedSource:
 
 
 def chat_source(tokenizer: Tokenizer, seed: int = SEED) -> PackedSource:
-    """Conversations of all kinds, and one that asks all about a story after every second."""
+    """Conversations of all kinds, and as many that ask all about a lesson or a story."""
 
     def samples(batch: int) -> Iterator[Sample]:
         for number in range(batch * PER_BATCH, (batch + 1) * PER_BATCH):
-            found = (talked if number % 3 == 2 else conversation)(seed, number)
+            found = (talked if number % 2 else conversation)(seed, number)
             yield conversation_sample(tokenizer, found)
 
     return PackedSource(samples, ROWS // 2, 2 * LENGTH, f"conversations, seed {seed}", cut=False)

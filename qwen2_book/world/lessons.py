@@ -67,7 +67,7 @@ def exercise(seed: int, index: int) -> list[Piece]:
 def talked(seed: int, index: int) -> list[Message]:
     """A lesson with changes, or a whole story, as a conversation in which everything is asked."""
     random_ = random.Random(f"talked/{seed}/{index}")
-    language, kind = random_.choice(LANGUAGES), random_.choice(KINDS + HARD)
+    language, kind = random_.choice(LANGUAGES), random_.choice(KINDS)
     whole = random_.random() < 0.5
     tale = tell(random_, *(plot(random_) if whole else lesson_plot(random_, kind, True)), language)
     questions = [q for q in tale.questions if whole or q.kind == kind]
