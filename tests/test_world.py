@@ -180,7 +180,7 @@ def test_conversations_are_conversations():
 def test_the_answers_of_a_lesson_are_right(changes, asked):
     """A reader that knows only the told sentences comes to what each line states."""
     found = Counter()
-    for index in range(100):
+    for index in range(40):
         (told_, learned), *pieces = lesson(6, index, changes, asked)
         assert not learned and any(learned for _, learned in pieces)
         language = "en" if told_.isascii() else "zh"
@@ -194,7 +194,7 @@ def test_the_answers_of_a_lesson_are_right(changes, asked):
             for answer in re.findall(r"[^.。]+[.。]", said):
                 assert answer.strip() in answers, (told_, answer)
                 found[language] += 1
-    assert min(found.values()) > 50
+    assert min(found.values()) > 25
 
 
 def state_of(told_, language):
@@ -230,7 +230,7 @@ def test_without_changes_each_person_has_one_thing():
 
 
 def test_an_exercise_asks_everything_and_learns_the_answers():
-    for index in range(100):
+    for index in range(50):
         (told_, _), *pieces = exercise(6, index)
         language = "en" if told_.isascii() else "zh"
         state = state_of(told_, language)
@@ -249,10 +249,10 @@ def test_lessons_are_functions_of_seed_and_number():
 def test_no_lesson_tells_a_story_of_the_evaluation():
     evaluated = {a.story.text for seed in range(1_000_003, 1_000_008) for a in questions(seed, 240)}
     assert len(evaluated) > 1190
-    told_ = {exercise(0, k)[0][0] for k in range(2000)}
-    told_ |= {lesson(0, k, changes=True, asked=True)[0][0] for k in range(2000)}
-    assert len(told_) > 3900 and not told_ & evaluated
-    turns = [talked(0, k) for k in range(500)]
+    told_ = {exercise(0, k)[0][0] for k in range(600)}
+    told_ |= {lesson(0, k, changes=True, asked=True)[0][0] for k in range(600)}
+    assert len(told_) > 1190 and not told_ & evaluated
+    turns = [talked(0, k) for k in range(200)]
     users = {m["content"] for turn in turns for m in turn if m["role"] == "user"}
     assert not any(text in user for user in users if len(user) > 100 for text in evaluated)
 

@@ -49,7 +49,7 @@ LOOK_UP = [
     [(1, 0, (0, 1)), (0, 2, (1, 4)), (0, 5, (4, 5))],
 ]
 LESSONS = loop.Settings(
-    steps=2400,
+    steps=4000,
     peak_rate=1e-3,
     warm_up=20,
     final_share=0.3,
@@ -59,7 +59,7 @@ LESSONS = loop.Settings(
 )
 TOPS = (0.15, 0.3, 0.6)  # after which share of the lessons the next level begins
 PRETRAINING = loop.Settings(
-    steps=1800,
+    steps=5000,
     peak_rate=1e-3,
     warm_up=50,
     final_share=0.1,
@@ -68,7 +68,7 @@ PRETRAINING = loop.Settings(
     evaluate_every=500,
 )
 FINE_TUNING = loop.Settings(
-    steps=1300,
+    steps=5000,
     peak_rate=7e-4,
     warm_up=50,
     final_share=0.05,

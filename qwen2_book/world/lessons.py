@@ -27,7 +27,7 @@ from qwen2_book.world.words import (
 
 Piece = tuple[str, bool]  # text, and whether it is to be learned
 KINDS = ("colour", "who", "spot", "where", "count", "next")
-HARD = ("who", "who", "where", "count", "next")  # come once more as often as the others
+HARD = [kind for kind in KINDS if kind != "spot"]  # asked about twice as often
 
 
 def lesson(seed: int, index: int, changes: bool, asked: bool) -> list[Piece]:
@@ -38,7 +38,7 @@ def lesson(seed: int, index: int, changes: bool, asked: bool) -> list[Piece]:
     begins with what it is about and ends with what is to be known.
     """
     random_ = random.Random(f"lessons/{seed}/{index}")
-    language, kind = random_.choice(LANGUAGES), random_.choice(KINDS + HARD)
+    language, kind = random_.choice(LANGUAGES), random_.choice([*KINDS, *HARD])
     people, place, events = lesson_plot(random_, kind, changes)
     tale = tell(random_, people, place, events, language)
     questions = [question for question in tale.questions if question.kind == kind]
