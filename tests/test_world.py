@@ -65,6 +65,8 @@ def answers_from(state, language):
         ("One day, Tom and Anna met in the park. Tom took a nap. She ran to the zoo.", "not under"),
         ("有一天，小明和小红在公园。小明有一个红色的球。小明把蓝色的球给了小红。", "does not have"),
         ("有一天，小明和小红在公园。小明小明。", "not understood"),
+        ("One day, Tom and Tom met in the park.", "comes twice"),
+        ("有一天，小明和小红在公园。小明有一个红色的球。小明把红色的球给了小明。", "to oneself"),
     ],
 )
 def test_what_is_wrong_with_a_story_is_said(text, fault):
