@@ -122,15 +122,16 @@ def look_back(model: Qwen2, sharpness: float = 7.0) -> None:
     the first head_dim dimensions of the residual stream, and what was found o back is written to
     dimensions o * head_dim and on, as long as there are any.
     """
+    layers: Any = model.model.layers
     config = model.config
     hidden, dim, heads = config.hidden_size, config.head_dim, config.num_attention_heads
-    for layer in model.model.layers:
+    for layer in layers:
         layer.self_attn.q_proj.weight *= 0.5
         layer.self_attn.k_proj.weight *= 0.5
         layer.self_attn.o_proj.weight *= 0.1
         layer.mlp.down_proj.weight *= 0.3
     model.model.embed_tokens.weight[:, :dim].normal_(std=dim**-0.5)
-    attention = model.model.layers[0].self_attn
+    attention = layers[0].self_attn
     turn = config.rope_theta ** (-torch.arange(0, dim, 2) / dim)
     attention.k_proj.bias.view(-1, dim)[:, : dim // 2] = sharpness
     attention.v_proj.weight.view(-1, dim, hidden)[..., :dim] += torch.eye(dim)
@@ -151,6 +152,7 @@ def look_up(model: Qwen2, sharpness: float = 10.0, copied: float = 1.0) -> None:
     what followed: an induction head (Olsson et al., arXiv:2209.11895). Matching uses only the
     pairs of dimensions that RoPE hardly turns, so that a match is one at any distance.
     """
+    layers: Any = model.model.layers
     config = model.config
     hidden, dim = config.hidden_size, config.head_dim
     blocks = hidden // dim
@@ -158,7 +160,7 @@ def look_up(model: Qwen2, sharpness: float = 10.0, copied: float = 1.0) -> None:
     slow = torch.cat([turn < 0.014, turn < 0.014]).nonzero()[:, 0]
     size = dim**0.5  # of a normed block, if all blocks are alike
     scale = (sharpness * dim**1.5 / len(slow)) ** 0.5 / size
-    for layer, groups in zip(model.model.layers[1:], LOOK_UP, strict=True):
+    for layer, groups in zip(layers[1:], LOOK_UP, strict=True):
         attention = layer.self_attn
         query = attention.q_proj.weight.view(-1, dim, blocks, dim)
         key, value = (
