@@ -22,7 +22,7 @@ site: $(READY) ## build the website into _build/html
 	$(BIN)/python tools/site_builder.py
 
 bench: $(READY) ## measure beside transformers; needs QWEN2_BOOK_CHECKPOINT
-	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.run
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.engines
 
 notebooks: $(READY) ## run the notebooks from their text; needs QWEN2_BOOK_CHECKPOINT
 	$(BIN)/python tools/notebooks.py $(CHAPTER)

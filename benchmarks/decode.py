@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.run import machine
+from benchmarks.machine import machine
 from qwen2_book import Qwen2Config
 from qwen2_book.attention import attend
 

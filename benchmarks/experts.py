@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import Qwen2MoeConfig
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeSparseMoeBlock
 
-from benchmarks.run import machine
+from benchmarks.machine import machine
 from qwen2_book.config import Qwen2Config
 from qwen2_book.moe import MixtureOfExperts
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.run import machine
+from benchmarks.machine import machine
 from qwen2_book import KVCache, Qwen2, Qwen2Config
 
 HERE = Path(__file__).parent

@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import qwen2_book
-from benchmarks.run import machine
+from benchmarks.machine import machine
 from qwen2_book import Tokenizer, bpe
 
 HERE = Path(__file__).parent

@@ -19,8 +19,7 @@ import torch
 import transformers
 import trl
 
-from benchmarks.loading import resident
-from benchmarks.run import machine, row, table
+from benchmarks.machine import machine, resident, row, table
 from qwen2_book import load
 from qwen2_book.training import dpo, loop
 from qwen2_book.training.data import Batch, PackedSource, whole

@@ -18,7 +18,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from benchmarks.loading import resident
+from benchmarks.machine import machine, resident
 from qwen2_book import Qwen2, Qwen2Config
 from qwen2_book.checkpoint.safetensors_file import read_folder, read_tensors
 from qwen2_book.loading import without_random_numbers
@@ -133,8 +133,6 @@ def main() -> None:
     if options.measure:
         measure(options.measure, folder)
         return
-    from benchmarks.run import machine
-
     runs: dict[str, dict[str, list[float]]] = {way: {} for way in WAYS}
     for turn in range(options.rounds + 1):
         for way in WAYS:

@@ -20,8 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.loading import resident
-from benchmarks.run import machine
+from benchmarks.machine import machine, resident
 from qwen2_book.window import banded_attention, visible
 
 HERE = Path(__file__).parent

@@ -6,6 +6,7 @@ from qwen2_book.errors import CheckpointError, ConfigError, TokenizerError
 from qwen2_book.generate import generate, stream
 from qwen2_book.loading import load
 from qwen2_book.model import Qwen2
+from qwen2_book.quantize import optimize
 from qwen2_book.sampling import Sampler
 from qwen2_book.saving import save
 from qwen2_book.tokenizer import Tokenizer
@@ -24,6 +25,7 @@ __all__ = [
     "TokenizerError",
     "generate",
     "load",
+    "optimize",
     "save",
     "stream",
     "trace",

@@ -35,6 +35,7 @@ Source = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="cpu, mps, cuda, or auto: the best there is.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: as stored.")]
+Quantize = Annotated[str | None, typer.Option(help="int8 or int4: packed weights, on the CPU.")]
 Tokens = Annotated[int, typer.Option("--max-new-tokens", "-n", min=1, help="Stop after so many.")]
 Window = Annotated[
     int | None, typer.Option(min=1, help="Switch the sliding window on: W tokens a query.")
@@ -63,18 +64,23 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def start(
-    source: str | None, device: str, dtype: str, window: int | None = None, sinks: int = 0
+    source: str | None,
+    device: str,
+    dtype: str,
+    window: int | None = None,
+    sinks: int = 0,
+    quantize: str | None = None,
 ) -> tuple[Qwen2, Tokenizer]:
     """Load, say in one line what was loaded, and switch the window on if asked to."""
     began = time.perf_counter()
-    model, tokenizer = load(source, device=device, dtype=dtype)
+    model, tokenizer = load(source, device, dtype, quantize)
     if tokenizer is None:
         raise ValueError(f"{source} has no tokenizer; put its tokenizer.json into the folder.")
     seconds = time.perf_counter() - began
-    size = costs.parameters(model.config)["total"]
+    size, kind = costs.parameters(model.config)["total"], quantize or str(model.dtype)[6:]
     errors.print(
-        f"[dim]{escape(model.name_or_path)}: {size:,} parameters, {str(model.dtype)[6:]} on "
-        f"{model.device}, loaded in {seconds:.1f} s[/]"
+        f"[dim]{escape(model.name_or_path)}: {size:,} parameters, {kind} on {model.device}, loaded "
+        f"in {seconds:.1f} s[/]"
     )
     return (model if window is None else model.with_window(window, sinks)), tokenizer
 
@@ -95,9 +101,10 @@ def chat(
     sinks: Sinks = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    quantize: Quantize = None,
 ) -> None:
     """Talk with the model. An empty line, Ctrl-C or Ctrl-D ends the conversation."""
-    network, tokenizer = start(model, device, dtype, window, sinks)
+    network, tokenizer = start(model, device, dtype, window, sinks, quantize)
     messages = [{"role": "system", "content": system}] if system else []
     sampler = sampler_of(network, greedy, seed)
     while True:
@@ -131,9 +138,10 @@ def generate(
     sinks: Sinks = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    quantize: Quantize = None,
 ) -> None:
     """Answer one prompt, and print the answer as it comes."""
-    network, tokenizer = start(model, device, dtype, window, sinks)
+    network, tokenizer = start(model, device, dtype, window, sinks, quantize)
     prompts = prompt if raw else [{"role": "user", "content": prompt}]
     sampler = sampler_of(network, greedy, seed)
     for piece in stream(network, tokenizer, prompts, max_new_tokens, sampler):

@@ -141,9 +141,16 @@ def with_dual_chunk(model: Qwen2, chunk: int, local: int) -> DualChunkQwen2:
     The published default is three quarters of the trained length for `chunk` and a sixteenth for
     `local`. A text within one piece is read as before. A KV cache works as with the model itself,
     but its keys are turned otherwise: one that the plain model has filled is of no use here. Raises
-    ValueError for sizes without meaning and for a model whose sliding window is on.
+    ValueError for sizes without meaning, for an optimised model and for one whose sliding window is
+    on.
     """
     _check(chunk, local)
+    first = cast("DecoderLayer", model.model.layers[0])
+    if not isinstance(first.self_attn, GroupedQueryAttention):
+        raise ValueError(
+            "with_dual_chunk: the model is optimised, its projections are fused. Take the model "
+            "that `optimize` was given, or load without quantize."
+        )
     if any(model.config.layer_windows):
         raise ValueError(
             "with_dual_chunk: the sliding window is on. Chunks reach far, windows do not: switch "

@@ -4,14 +4,12 @@ import dataclasses
 import gc
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from qwen2_book.checkpoint import gguf_weights, hub, layout, safetensors_file
@@ -21,26 +19,36 @@ from qwen2_book.config import Qwen2Config
 from qwen2_book.config_checks import DTYPES, read_json
 from qwen2_book.errors import CheckpointError
 from qwen2_book.model import Qwen2
+from qwen2_book.progress import shown
+from qwen2_book.quantize import PACKED, optimize
 from qwen2_book.tokenizer import Tokenizer
 
 SETTINGS = "generation_config.json"
 SMALL_FILES = [SETTINGS, "config.json", "tokenizer.json", "tokenizer_config.json"]
 SMALL_FILES += ["chat_template.jinja"]
-SHOW_FROM = 1 << 27  # bytes to convert from which on a progress bar is shown
 
 
 def load(
     source: Source = None,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
+    quantize: str | None = None,
 ) -> tuple[Qwen2, Tokenizer | None]:
     """A checkpoint's model, in eval mode, and its tokenizer (None where there is none).
 
     source: None for the tiny checkpoint in the package, a folder, a .gguf file or a hub id.
     device "auto" is cuda, else mps, else cpu; dtype "auto" is the one stored (bfloat16 for GGUF).
-    Safetensors are mapped, not copied. Raises CheckpointError, ConfigError or TokenizerError.
+    Safetensors are mapped, not copied. quantize "int8" or "int4": see `optimize`; on the CPU only.
+    Raises CheckpointError, ConfigError or TokenizerError.
     """
+    if quantize not in (*PACKED, None):
+        raise ValueError(f"quantize: found {quantize!r}, expected None, int8 or int4.")
     target, kind = pick_device(device), pick_dtype(dtype)
+    if quantize and target.type != "cpu":
+        raise ValueError(
+            f"quantize={quantize!r}: packed weights run on the CPU, not on {target}. Load with "
+            "device='cpu', or without quantize."
+        )
     path = locate(source)
     try:
         open_it = _load_gguf if path.is_file() else _load_folder
@@ -50,7 +58,8 @@ def load(
     model.name_or_path = "tiny" if source is None else str(source).rstrip("/").split("/")[-1]
     if tokenizer is not None:
         model.vocab_limit = len(tokenizer)
-    return model.eval(), tokenizer
+    model = optimize(model.eval(), quantize) if quantize else model.eval()
+    return model, tokenizer
 
 
 def config_of(source: Source) -> tuple[Qwen2Config, str]:
@@ -102,7 +111,7 @@ def _load_folder(
     if device.type != "cpu":
         converted = sum(e.end - e.start for e in wanted.values())
     parts = safetensors_file.read_tensors(wanted, dtype, device)
-    weights = dict(_shown(parts, len(wanted), "reading the weights", converted))
+    weights = dict(shown(parts, len(wanted), "reading the weights", converted))
     return _build(config, weights, generation, dtype), tokenizer
 
 
@@ -120,18 +129,9 @@ def _load_gguf(
     weights: dict[str, Tensor] = {}
     parts = gguf_weights.read_tensors(path, tensors, dtype)
     size = path.stat().st_size
-    for part in _shown(parts, len(tensors), f"dequantising {path.name}", size):
+    for part in shown(parts, len(tensors), f"dequantising {path.name}", size):
         weights |= {name: tensor.to(device) for name, tensor in part.items()}
     return _build(config, weights, generation, dtype), tokenizer
-
-
-def _shown(parts: Iterable, count: int, what: str, size: int) -> Iterable:
-    """The same parts, with a progress bar where they take a while and somebody watches."""
-    console = Console(stderr=True)
-    watched = console.is_terminal or console.is_jupyter
-    if size < SHOW_FROM or not watched:
-        return parts
-    return track(parts, what, count, console=console, transient=True)
 
 
 def _check_links(folder: Path) -> None:

@@ -3,7 +3,6 @@
 import copy
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -111,7 +110,7 @@ class Qwen2(nn.Module):
             self.check(token_ids, cache, attention_mask)
         positions, masks = self.positions_and_masks(token_ids, cache, attention_mask)
         x = self.hidden_states(token_ids, positions, masks, cache)
-        return F.linear(x[:, -1:] if last_only else x, self.lm_head.weight)
+        return self.lm_head(x[:, -1:] if last_only else x)
 
     def hidden_states(
         self,

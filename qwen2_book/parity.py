@@ -51,7 +51,7 @@ def record(model: nn.Module, token_ids: Int[Tensor, "batch seq"]) -> dict[str, T
 
     hooks = []
     for name, part in model.named_modules():
-        if name:
+        if name not in ("", "lm_head"):  # what the head makes are the logits
             hooks += [
                 part.register_forward_pre_hook(lambda _, given, n=name: keep(f"{n}, input", given)),
                 part.register_forward_hook(lambda _, given, made, n=name: keep(n, made)),

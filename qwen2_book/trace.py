@@ -1,7 +1,8 @@
 """What a forward pass saw: attention rows, residual norms, the logit lens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -11,7 +12,8 @@ from qwen2_book.model import Qwen2
 from qwen2_book.norm import RMSNorm
 from qwen2_book.window import visible
 
-ROW_BLOCK = 128  # rows whose scores are held at once
+ROW_BLOCK = 128  # rows whose scores are held at once, fewer where
+BLOCK_NUMBERS = 2**24  # they would be more than so many numbers
 
 
 @dataclass
@@ -66,7 +68,7 @@ def trace(
 
     layers, heads: whose attention (None: of all); rows: of which queries (None: of all);
     lens: how many of the likeliest tokens to read off the residual stream after each layer.
-    Raises ValueError for layers, heads or rows that do not exist.
+    Raises ValueError for layers, heads or rows that do not exist, and for dual chunk attention.
     """
     if not isinstance(token_ids, Tensor):
         token_ids = torch.tensor([list(token_ids)], dtype=torch.long)
@@ -99,6 +101,11 @@ def trace(
     finally:
         for hook in hooks:
             hook.remove()
+    if unseen := set(layers) - set(attention):
+        raise ValueError(
+            f"layers {sorted(unseen)} were run without their attention module, as dual chunk "
+            "attention does: trace the model that it was made from."
+        )
     seen = Trace(token_ids, rows, heads, logits, torch.stack(states), attention)
     if lens:
         seen.lens_probabilities = torch.stack([probabilities for probabilities, _ in lenses])
@@ -134,21 +141,33 @@ def residual_states(
 
 def _rows(module, args: tuple, heads: list[int], rows: list[int]) -> Tensor:
     """Attention (batch, heads, rows, keys) of one layer, from the input that it is about to get."""
+    return torch.cat([block for _, block in row_blocks(module, args, heads, rows)], 2)
+
+
+def row_blocks(
+    module: Any, args: tuple, heads: Sequence[int], rows: Sequence[int]
+) -> Iterator[tuple[list[int], Float[Tensor, "batch heads rows keys"]]]:
+    """The attention that a layer is about to compute, a few rows at a time: (rows, attention).
+
+    module: an attention layer, plain or optimised; args: what its forward pre-hook gets; float32.
+    A block has at most `ROW_BLOCK` rows and about `BLOCK_NUMBERS` weights, so a long prompt needs
+    no more memory than a short one.
+    """
     x, cos, sin, mask = args[:4]
     query, key = module.query_key(x, cos, sin)
     groups = query.shape[1] // key.shape[1]
     key = key[:, [head // groups for head in heads]].float()
-    blocks = []
-    for start in range(0, len(rows), ROW_BLOCK):
-        block = rows[start : start + ROW_BLOCK]
+    fitting = BLOCK_NUMBERS // max(1, key.shape[0] * key.shape[1] * key.shape[2])
+    step = min(ROW_BLOCK, max(1, fitting))
+    for start in range(0, len(rows), step):
+        block = list(rows[start : start + step])
         scores = query[:, heads][:, :, block].float() @ key.mT * module.head_dim**-0.5
         if mask is None:
             positions = torch.arange(x.shape[1], device=x.device)[None]
             seen = visible(positions[:, block], positions)[:, None]
         else:
             seen = mask[:, :, block]
-        blocks.append(scores.masked_fill(~seen, -torch.inf).softmax(-1))
-    return torch.cat(blocks, 2)
+        yield block, scores.masked_fill_(~seen, -torch.inf).softmax(-1)
 
 
 def _chosen(what: str, wanted: slice | Sequence[int] | None, count: int) -> list[int]:

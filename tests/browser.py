@@ -95,7 +95,7 @@ def set_slider(page, figure: str, key: str, value: int) -> None:
 def says(page, figure: str, *parts: str) -> None:
     """Wait until the figure's line says all of the parts; the error shows the line."""
     line = page.locator(f'[data-figure="{figure}"] .q2b-result').first
-    for _ in range(50):
+    for _ in range(150):
         if all(part in line.text_content() for part in parts):
             return
         page.wait_for_timeout(100)

@@ -39,6 +39,14 @@ def test_generate_raw_and_with_a_window():
         assert result.exit_code == 0, result.output
 
 
+def test_generate_with_packed_weights():
+    result = run("generate", "The dog", "-n", "5", "--greedy", "--quantize", "int8")
+    assert result.exit_code == 0, result.output
+    assert "parameters, int8 on cpu" in result.stderr
+    refused = run("generate", "The dog", "--quantize", "int3")
+    assert refused.exit_code == 1 and "expected None, int8 or int4" in refused.output
+
+
 def test_chat_ends_with_an_empty_line_and_at_the_end_of_the_input():
     for lines in ("Hello!\n\n", "Hello!\n"):
         result = run("chat", "--greedy", "-n", "10", input=lines)

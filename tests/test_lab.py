@@ -12,9 +12,25 @@ import pytest
 from browser import watched
 from chapter import NOTEBOOKS
 
-from qwen2_book.widgets import RopeClocks
+from qwen2_book import load
+from qwen2_book.heads import survey
+from qwen2_book.widgets import HeadBrowser, RopeClocks
 
 pytestmark = pytest.mark.xdist_group("site")
+PROMPT = "Tom gave the drum to Zoe. <b>Zoe</b> gave the drum to 小明。"
+SMALL = {
+    "small.ipynb": [
+        "from qwen2_book.widgets import RopeClocks\nfigure = RopeClocks()\nfigure",
+        "print('python says', figure.distance, f'{figure.score():.3f}')",
+    ],
+    "heads.ipynb": [
+        "from qwen2_book import load\nfrom qwen2_book.heads import survey\n"
+        "from qwen2_book.widgets import HeadBrowser\nmodel, tokenizer = load(dtype='float32')\n"
+        f"ids = tokenizer.encode({PROMPT!r})\n"
+        "figure = HeadBrowser.of(survey(model, ids), tokenizer.pieces(ids), 'tiny')\nfigure",
+        "print('python says', figure.layer, figure.head, f'{100 * figure.kept():.1f}%')",
+    ],
+}
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +38,10 @@ def lab(tmp_path_factory):
     """JupyterLab over a folder with one chapter and a small notebook of one figure: its address."""
     root = tmp_path_factory.mktemp("lab")
     shutil.copy(NOTEBOOKS / "04_rope.ipynb", root)
-    cells = [
-        nbformat.v4.new_code_cell(
-            "from qwen2_book.widgets import RopeClocks\nfigure = RopeClocks()\nfigure"
-        ),
-        nbformat.v4.new_code_cell("print('python says', figure.distance, f'{figure.score():.3f}')"),
-    ]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), root / "small.ipynb")
+    for name, sources in SMALL.items():
+        cells = [nbformat.v4.new_code_cell(source) for source in sources]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), root / name)
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--port=0"]
     command += [
         "--IdentityProvider.token=",
@@ -93,5 +105,33 @@ def test_a_figure_lives_and_python_agrees(lab, browser):
         page.locator(".jp-CodeCell").nth(1).click()
         page.keyboard.press("Control+Enter")
         page.get_by_text(f"python says 11 {expected}").wait_for(timeout=30_000)
+        errors = [line for line in wrong if "figure" in line or "anywidget" in line]
+        assert errors == []
+
+
+def test_the_head_browser_shows_the_readers_own_prompt(lab, browser):
+    model, tokenizer = load(dtype="float32")
+    ids = tokenizer.encode(PROMPT)
+    figure = HeadBrowser.of(survey(model, ids), tokenizer.pieces(ids), "tiny")
+    base = lab.rsplit(":", 1)[0]
+    with watched(browser, base, viewport={"width": 1280, "height": 1000}) as (page, wrong):
+        opened(page, lab, "heads.ipynb")
+        page.get_by_text("| Idle").wait_for(timeout=60_000)
+        page.get_by_text("Run", exact=True).first.click()
+        page.get_by_text("Run All Cells", exact=True).click()
+        squares = page.locator(".q2b [data-head]")
+        squares.first.wait_for(timeout=120_000)
+        page.get_by_text(f"python says {figure.layer} {figure.head} ").wait_for(timeout=60_000)
+        assert squares.count() == 24 and page.locator(".q2b [data-token]").count() == len(ids)
+        squares.nth(4 * 4 + 1).click()
+        figure.layer, figure.head = 4, 1
+        expected = f"{100 * figure.kept():.1f}%"
+        page.wait_for_function(
+            "document.querySelector('.q2b-result').textContent.includes('Layer 4, head 1:')"
+        )
+        assert f"keeps {expected} of its" in page.locator(".q2b-result").first.text_content()
+        page.locator(".jp-CodeCell").nth(1).click()
+        page.keyboard.press("Control+Enter")
+        page.get_by_text(f"python says 4 1 {expected}").wait_for(timeout=30_000)
         errors = [line for line in wrong if "figure" in line or "anywidget" in line]
         assert errors == []

@@ -18,22 +18,24 @@ ORDER = """
     errors config_checks released config gguf_file sandbox chat bpe tokenizer_files tokenizer
     norm rope window cache attention feedforward moe model dual_chunk passkey checkpoint.files
     checkpoint.layout checkpoint.safetensors_file checkpoint.blocks checkpoint.gguf_weights
-    checkpoint.hub checkpoint.source sampling generate speculative loading saving trace neurons
-    costs parity style plots training.data training.loss training.run_folder training.loop
+    checkpoint.hub checkpoint.source sampling generate speculative progress
+    rounding packed quantize loading saving trace neurons heads costs parity style plots
+    training.data training.loss training.run_folder training.loop
     training.sft training.dpo training.reward training.lora training.curve world.words
     world.sentences world.story world.facts world.talk world.documents world.lessons world.score
     widgets.base widgets.chat_bytes widgets.chunk_distances widgets.gate_neurons widgets.head_data
-    widgets.head_window widgets.heads_bill widgets.logit_lens widgets.merge_table
-    widgets.merge_stepper widgets.model_map widgets.parity_ladder widgets.stream_data
-    widgets.residual_stream widgets.ring_buffer widgets.rope_clocks widgets.router_flow
-    widgets.weight_block widgets.sampling_knobs widgets.window_explorer exercises.base
-    exercises.meet_checks exercises.meet exercises.tokenizer_checks exercises.tokenizer
-    exercises.stream_checks exercises.stream exercises.rope_checks exercises.rope
-    exercises.attention_checks exercises.attention exercises.swiglu_checks exercises.swiglu
-    exercises.window_checks exercises.window exercises.experts_checks exercises.experts
-    exercises.whole_checks exercises.whole exercises.checkpoints_checks exercises.checkpoints
-    exercises.generation_checks exercises.generation exercises.chatml_checks exercises.chatml
-    exercises.long_context_checks exercises.long_context cli
+    widgets.head_browser widgets.head_window widgets.heads_bill widgets.logit_lens
+    widgets.merge_table widgets.merge_stepper widgets.model_map widgets.parity_ladder
+    widgets.stream_data widgets.residual_stream widgets.ring_buffer widgets.rope_clocks
+    widgets.router_flow widgets.weight_block widgets.sampling_knobs widgets.window_explorer
+    exercises.base exercises.meet_checks exercises.meet exercises.tokenizer_checks
+    exercises.tokenizer exercises.stream_checks exercises.stream exercises.rope_checks
+    exercises.rope exercises.attention_checks exercises.attention exercises.swiglu_checks
+    exercises.swiglu exercises.window_checks exercises.window exercises.experts_checks
+    exercises.experts exercises.whole_checks exercises.whole exercises.checkpoints_checks
+    exercises.checkpoints exercises.generation_checks exercises.generation
+    exercises.chatml_checks exercises.chatml exercises.long_context_checks
+    exercises.long_context exercises.seeing_checks exercises.seeing cli
 """.split()
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from qwen2_book.config import Qwen2Config
+from qwen2_book.dual_chunk import with_dual_chunk
 from qwen2_book.model import Qwen2
 from qwen2_book.trace import mass_in_window, trace
 
@@ -108,3 +109,10 @@ def test_mass_in_window_by_counting():
             for i in range(6):
                 inside = [j for j in range(i + 1) if i - j < window or j < sinks]
                 torch.testing.assert_close(mass[:, i], attention[:, i, inside].sum(-1))
+
+
+def test_dual_chunk_attention_has_no_maps(model):
+    other = with_dual_chunk(model, 8, 2)
+    with pytest.raises(ValueError, match=r"layers \[0, 2\] were run without their attention"):
+        trace(other, IDS, layers=[0, 2])
+    assert trace(other, IDS, layers=[]).logits.shape == (2, 1, 97)

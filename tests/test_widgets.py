@@ -78,23 +78,20 @@ def test_the_head_figure_shows_what_trace_saw():
     model, tokenizer = load(dtype="float32")
     ids = tokenizer.encode("Alice gave the red ball to Bob. Then Bob gave the red")
     seen = trace(model, ids)
-    figure = HeadWindow.of(seen, tokenizer.pieces(ids), "tiny", window=3, layer=1, head=2)
+    mapped = [(0, 3), (1, 2)]
+    prompt = head_data.prompt_data("tiny", tokenizer.pieces(ids), seen, mapped)
+    figure = HeadWindow(window=3, layer=1, head=2)
+    figure.data = {"layers": 6, "heads": 4, "mapped": mapped, "prompts": [prompt]}
     for sinks in head_data.SINKS:
         figure.sinks = sinks
         share = seen.mass_in_window(1, 3, sinks)[0].mean(-1)
         assert math.isclose(figure.kept(), float(share[2]), abs_tol=6e-4)
         assert torch.allclose(torch.tensor(figure.all_kept()[1]).float(), share, atol=6e-4)
-    prompt = figure.data["prompts"][0]
-    levels = torch.tensor(list(head_data.unpack(prompt["maps"]))).view(
-        len(figure.data["mapped"]), -1
-    )
+    levels = torch.tensor(list(head_data.unpack(prompt["maps"]))).view(len(mapped), -1)
     rows, columns = torch.tril_indices(len(ids), len(ids))
-    place = figure.data["mapped"].index((1, 2))
-    assert torch.allclose(
-        (levels[place] / 63) ** 2, seen.attention[1][0, 2][rows, columns], atol=0.02
-    )
+    assert torch.allclose((levels[1] / 63) ** 2, seen.attention[1][0, 2][rows, columns], atol=0.02)
     with pytest.raises(ValueError, match="expected 1 to 128 tokens"):
-        HeadWindow.of(seen, tokenizer.pieces(ids)[:-1], "tiny")
+        head_data.prompt_data("tiny", tokenizer.pieces(ids)[:-1], seen, mapped)
 
 
 def test_the_stored_heads_are_small_and_whole():

@@ -13,6 +13,7 @@ from qwen2_book.exercises import (
     long_context,
     meet,
     rope,
+    seeing,
     stream,
     swiglu,
     tokenizer,
@@ -35,6 +36,7 @@ EXERCISES: dict[str, Exercise] = {
     **generation.EXERCISES,
     **chatml.EXERCISES,
     **long_context.EXERCISES,
+    **seeing.EXERCISES,
 }
 
 

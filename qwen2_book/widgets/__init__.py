@@ -9,6 +9,7 @@ from qwen2_book.widgets.base import STYLE, Figure, names, source
 from qwen2_book.widgets.chat_bytes import ChatBytes
 from qwen2_book.widgets.chunk_distances import ChunkDistances
 from qwen2_book.widgets.gate_neurons import GateNeurons
+from qwen2_book.widgets.head_browser import HeadBrowser
 from qwen2_book.widgets.head_window import HeadWindow
 from qwen2_book.widgets.heads_bill import HeadsBill
 from qwen2_book.widgets.logit_lens import LogitLens
@@ -29,6 +30,7 @@ __all__ = [
     "ChunkDistances",
     "Figure",
     "GateNeurons",
+    "HeadBrowser",
     "HeadWindow",
     "HeadsBill",
     "LogitLens",

@@ -36,10 +36,10 @@ def kept_by_window(
     )
 
 
-def levels(attention: Float[Tensor, "heads seq seq"]) -> UInt8[Tensor, "cells"]:
-    """The lower triangles, row by row, as square roots in 0 .. 63: one percent is still seen."""
+def levels(attention: Float[Tensor, "heads seq seq"], top: int = 63) -> UInt8[Tensor, "cells"]:
+    """The lower triangles, row by row, as square roots in 0 .. top: one percent is still seen."""
     rows, columns = torch.tril_indices(attention.shape[-1], attention.shape[-1])
-    return (attention[:, rows, columns].sqrt() * 63).round().to(torch.uint8).flatten()
+    return (attention[:, rows, columns].sqrt() * top).round().to(torch.uint8).flatten()
 
 
 def pack(numbers: Tensor, dtype: str) -> str:

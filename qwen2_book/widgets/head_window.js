@@ -2,12 +2,6 @@
 // head (steps, in thousandths, for 0, 1 and 4 sinks) and whole maps (square roots in 0 .. 63) of some.
 const SINKS = [0, 1, 4], SIDE = 282, LEFT = 44, TOP = 16;
 
-async function inflate(text) {
-  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return new Response(stream).arrayBuffer();
-}
-
 /** kept[sinks][head][window - 1] in thousandths, and the triangles of the mapped heads. */
 async function unpacked(prompt, heads) {
   const n = prompt.tokens.length, kept = new Int16Array(await inflate(prompt.kept));
@@ -33,8 +27,7 @@ async function render({ model, el }) {
     choice(model, "sinks", "first tokens kept", SINKS.map((s) => [s, s])),
     slider(model, "layer", "layer"),
     slider(model, "head", "head"));
-  if (prompts.length > 1)
-    controls.append(choice(model, "prompt", "prompt", data.prompts.map((prompt, i) => [i, prompt.name])));
+  controls.append(choice(model, "prompt", "prompt", data.prompts.map((prompt, i) => [i, prompt.name])));
   const map = picture(330, 330), all = picture(330, 330);
   const result = make("p", { class: "q2b-result", "aria-live": "polite" });
   const cell = make("p", { class: "q2b-result" });
@@ -81,13 +74,9 @@ async function render({ model, el }) {
         shape("path", { d: `M${x(0)} ${y(w)}L${x(n - w)} ${y(n)}`, stroke: "var(--q2b-orange)", "stroke-width": 2, fill: "none" }));
       if (sinks) nodes.push(shape("path", { d: `M${x(lost)} ${y(w + lost)}V${y(n)}`, stroke: "var(--q2b-orange)", "stroke-width": 2 }));
     }
-    const every = n <= 30 ? 1 : 32;
-    for (let i = 0; i < n; i += every) {
-      const word = n <= 30 ? short(prompt.tokens[i]) : i;
-      nodes.push(text(LEFT - 4, TOP + (i + 0.7) * step, word, { "text-anchor": "end", "font-size": n <= 30 ? 9 : 11 }));
-    }
-    nodes.push(text(LEFT + SIDE / 2, 316, n <= 30 ? "keys, in the same order" : "key", { "text-anchor": "middle" }));
-    if (n > 30) nodes.push(text(8, TOP + SIDE / 2, "query", { transform: `rotate(-90 12 ${TOP + SIDE / 2})` }));
+    for (let i = 0; i < n; i += 32) nodes.push(text(LEFT - 4, TOP + (i + 0.7) * step, i, { "text-anchor": "end", "font-size": 11 }));
+    nodes.push(text(LEFT + SIDE / 2, 316, "key", { "text-anchor": "middle" }));
+    nodes.push(text(8, TOP + SIDE / 2, "query", { transform: `rotate(-90 12 ${TOP + SIDE / 2})` }));
     map.replaceChildren(...nodes);
     map.setAttribute("aria-label", `Attention map of layer ${layer}, head ${head}` +
       (has ? `: rows are queries, columns keys; orange, the edge of a window of ${window}` : ": not kept"));
@@ -102,7 +91,7 @@ async function render({ model, el }) {
       nodes.push(shape("rect", { x: x.toFixed(2), y: y.toFixed(2), width: (wide - 1).toFixed(2), height: (high - 1).toFixed(2),
         fill: "var(--q2b-blue)", "fill-opacity": (share * share).toFixed(3), "data-cell": `${l} ${h}`,
         stroke: chosen ? "var(--q2b-orange)" : "var(--q2b-grey)", "stroke-width": chosen ? 2.5 : 0.3, style: "cursor:pointer" }));
-      if (data.mapped.length < layers * heads && mapped(l, h) >= 0)
+      if (mapped(l, h) >= 0)
         nodes.push(shape("circle", { cx: (x + wide / 2 - 0.5).toFixed(2), cy: (y + high / 2 - 0.5).toFixed(2), r: 2,
           fill: "var(--q2b-orange)", "pointer-events": "none" }));
     }

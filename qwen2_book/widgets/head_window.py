@@ -6,13 +6,12 @@ from typing import Any, ClassVar
 import numpy as np
 import traitlets
 
-from qwen2_book.trace import Trace
 from qwen2_book.widgets import head_data
 from qwen2_book.widgets.base import Figure, source
 
 
 class HeadWindow(Figure):
-    """Every head of a real model under a sliding window, on stored prompts or the reader's own.
+    """Every head of a real model under a sliding window, on stored prompts.
 
     On the left the attention map of one head (for the heads whose map is kept), with the edge of
     the window; on the right all heads, darker the more of their attention the window keeps.
@@ -32,29 +31,13 @@ class HeadWindow(Figure):
     layer = traitlets.Int(8).tag(sync=True)
     head = traitlets.Int(7).tag(sync=True)
 
-    def __init__(self, data: dict[str, Any] | None = None, **state: Any) -> None:
-        data = data or head_data.stored()
+    def __init__(self, **state: Any) -> None:
+        data = head_data.stored()
         longest = max(len(prompt["tokens"]) for prompt in data["prompts"])
         ends = {"layer": data["layers"] - 1, "head": data["heads"] - 1}
         ends["prompt"] = len(data["prompts"]) - 1
         bounds = {key: (0, end) for key, end in ends.items()} | {"window": (1, longest)}
-        if data["mapped"]:
-            first = max(data["mapped"], key=lambda pair: tuple(pair) == (8, 7))
-            state = {"layer": first[0], "head": first[1]} | state
         super().__init__(own_limits=bounds, data=data, **state)
-
-    @classmethod
-    def of(cls, seen: Trace, tokens: list[str], source: str, **state: Any) -> "HeadWindow":
-        """The figure for a prompt of the reader's own, with the whole map of every head.
-
-        seen: `trace(model, ids)` of one prompt of at most 128 tokens; tokens: its texts;
-        source: the model's name.
-        """
-        layers, heads = len(seen.attention), len(seen.heads)
-        mapped = [(layer, head) for layer in range(layers) for head in range(heads)]
-        prompt = head_data.prompt_data("your prompt", tokens, seen, mapped)
-        whole = {"source": source, "layers": layers, "heads": heads}
-        return cls(whole | {"mapped": mapped, "prompts": [prompt]}, **state)
 
     def all_kept(self) -> np.ndarray:
         """The share of attention that the window keeps, for every head: (layers, heads)."""

@@ -69,3 +69,10 @@ function redraw(model, keys, draw) {
   keys.forEach((key) => model.on(`change:${key}`, later));
   draw();
 }
+
+/** The bytes that Python's head_data.pack was given. */
+async function inflate(text) {
+  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Response(stream).arrayBuffer();
+}

@@ -1,0 +1,280 @@
+"""This book's engine in four weights beside transformers and llama.cpp, in one interleaved run.
+
+    QWEN2_BOOK_CHECKPOINT=folder python -m benchmarks.engines [--rounds 5] [--threads 2]
+
+Every round takes all engines in turn, on prompts of three lengths, alone and eight at a time (up
+to 8,192 tokens in all): a pass over the prompt, then some tokens one by one. Loading is a fresh
+process each time, tokenizer included. llama.cpp takes part where `xllamacpp` is installed (pip
+install --no-deps xllamacpp: built wheels, 34 MB) and the folder holds one .gguf file; it takes one
+prompt at a time. Machines are noisy, so what counts is the ratio within a round; the tables give
+medians and ranges. Writes benchmarks/engines.json and benchmarks/engines.md.
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.machine import machine, resident
+
+HERE = Path(__file__).parent
+OURS = ("as stored", "float32", "bfloat16", "int8", "int4")  # the first is not optimised
+THEIRS = ("float32", "bfloat16")
+NAMES = [f"qwen2_book {w}" for w in OURS] + [f"transformers {w}" for w in THEIRS] + ["llama.cpp"]
+MOST, SPARE = 8192, 256  # tokens of all prompts of a batch; room for new ones
+Run = Callable[[torch.Tensor, int], tuple[float, float]]
+
+
+def engine(name: str, folder: Path) -> Run:
+    """A loaded engine: prompts and a number of steps in, seconds of the prompt and of the steps."""
+    kind, _, weights = name.partition(" ")
+    return {"qwen2_book": ours, "transformers": theirs}.get(kind, llama)(folder, weights)
+
+
+def stepped(first: Callable[[torch.Tensor], Any], step: Callable[[torch.Tensor, Any], Any]) -> Run:
+    """Time a pass and some steps of functions that give logits and what the next step needs."""
+
+    @torch.no_grad()
+    def run(ids: torch.Tensor, new: int) -> tuple[float, float]:
+        began = time.perf_counter()
+        logits, state = first(ids)
+        token = logits[:, -1].argmax(-1, keepdim=True)
+        started = time.perf_counter()
+        for _ in range(new):
+            logits, state = step(token, state)
+            token = logits[:, -1].argmax(-1, keepdim=True)
+        return started - began, time.perf_counter() - started
+
+    return run
+
+
+def ours(folder: Path, weights: str) -> Run:
+    from qwen2_book import KVCache, load, optimize
+
+    dtype = weights if "float" in weights else "auto"
+    model, _ = load(folder, device="cpu", dtype=dtype)
+    if weights != "as stored":
+        model = optimize(model, weights)
+
+    def first(ids):
+        cache = KVCache(model.config, len(ids), ids.shape[1] + SPARE, dtype=model.dtype)
+        return model(ids, cache, last_only=True), cache
+
+    return stepped(first, lambda token, cache: (model(token, cache), cache))
+
+
+def theirs(folder: Path, weights: str) -> Run:
+    from transformers import Qwen2ForCausalLM, Qwen2TokenizerFast
+
+    Qwen2TokenizerFast.from_pretrained(folder)  # the other engines load theirs, too
+    model = Qwen2ForCausalLM.from_pretrained(folder, dtype=getattr(torch, weights)).eval()
+
+    def call(ids, past):
+        out = model(ids, past_key_values=past, use_cache=True, logits_to_keep=1)
+        return out.logits, out.past_key_values
+
+    return stepped(lambda ids: call(ids, None), call)
+
+
+def llama(folder: Path, weights: str) -> Run:
+    import xllamacpp
+
+    settings = xllamacpp.CommonParams()
+    (file,) = folder.glob("*.gguf")
+    settings.model.path, settings.n_ctx, settings.n_parallel = str(file), MOST + SPARE, 1
+    threads = torch.get_num_threads()
+    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
+    server = xllamacpp.Server(settings)
+
+    def run(ids: torch.Tensor, new: int) -> tuple[float, float]:
+        asked = {"prompt": ids[0].tolist(), "n_predict": new + 1, "temperature": 0}
+        found = server.handle_completions(asked | {"ignore_eos": True, "cache_prompt": False})
+        timings = (found if isinstance(found, dict) else json.loads(found))["timings"]
+        steps = timings["predicted_n"] - 1  # the first token comes with the prompt
+        return timings["prompt_ms"] / 1000, timings["predicted_ms"] / 1000 * new / max(steps, 1)
+
+    return run
+
+
+def there(folder: Path) -> list[str]:
+    """The engines that can run here."""
+    llama_too = importlib.util.find_spec("xllamacpp") and len(list(folder.glob("*.gguf"))) == 1
+    return NAMES if llama_too else NAMES[:-1]
+
+
+def prompts(batch: int, length: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 150_000, (batch, length), generator=generator)
+
+
+def speeds(names: list[str], folder: Path, options: argparse.Namespace) -> list[dict]:
+    """For each batch and prompt, each engine's seconds in each round."""
+    running = {name: engine(name, folder) for name in names}
+    cells = [(b, n) for n in options.prompts for b in options.batches if b * n <= MOST]
+    found = []
+    for batch, length in cells:
+        ids = prompts(batch, length)
+        able = [name for name in names if batch == 1 or name != "llama.cpp"]
+        cell: dict[str, Any] = {"batch": batch, "prompt": length, "prefill": {}, "decode": {}}
+        for step in range(options.rounds + 1):
+            for name in able if step % 2 else able[::-1]:  # fair order
+                took = running[name](ids, options.new)
+                if step:  # the first round warms up
+                    for what, seconds in zip(("prefill", "decode"), took, strict=True):
+                        tokens = batch * (length if what == "prefill" else options.new)
+                        cell[what].setdefault(name, []).append(tokens / seconds)
+        found.append(cell)
+    return found
+
+
+def loads(names: list[str], rounds: int, threads: int) -> dict[str, dict[str, list[float]]]:
+    """Seconds to load, seconds to the first token, peak bytes: each time in a fresh process."""
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in names}
+    for step in range(rounds + 1):
+        for name in names if step % 2 else names[::-1]:
+            command = [sys.executable, "-m", "benchmarks.engines", "--load", name]
+            command += ["--threads", str(threads)]
+            out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            if step:
+                for key, value in json.loads(out.splitlines()[-1]).items():
+                    found[name].setdefault(key, []).append(value)
+    return found
+
+
+def load_once(name: str, folder: Path) -> None:
+    """Load one engine and give its first token; imports are not timed. Prints a line of JSON."""
+    if name.startswith("transformers"):
+        from transformers import Qwen2ForCausalLM, Qwen2TokenizerFast  # noqa: F401  (lazy)
+    elif name == "llama.cpp":
+        import xllamacpp  # noqa: F401
+    else:
+        import qwen2_book  # noqa: F401
+    began = time.perf_counter()
+    run = engine(name, folder)
+    loaded = time.perf_counter() - began
+    run(prompts(1, 16), 0)
+    first = time.perf_counter() - began
+    print(json.dumps({"load": loaded, "first token": first, "peak": resident()}))
+
+
+@torch.no_grad()
+def limits() -> dict[str, float]:
+    """The machine's own: operations a second of a large product, bytes a second of a long one."""
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        name = str(dtype).removeprefix("torch.")
+        square = torch.randn(1024, 1024).to(dtype)
+        long, vector = torch.randn(2**14, 2**13).to(dtype), torch.randn(2**13).to(dtype)
+        works: list[tuple[str, Callable[[], object], float]] = [
+            (f"{name} operations/s", lambda: square @ square.T, 2 * 1024**3),  # noqa: B023
+            (f"{name} bytes/s", lambda: long @ vector, long.nbytes),  # noqa: B023
+        ]
+        for what, work, amount in works:
+            took = []
+            for _ in range(6):
+                began = time.perf_counter()
+                work()
+                took.append(time.perf_counter() - began)
+            found[what] = amount / min(took[1:])
+    return found
+
+
+def packed_share(folder: Path) -> float:
+    """How much of the time of int4 decoding goes into the packed products."""
+    run = ours(folder, "int4")
+    run(prompts(1, 128), 1)
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        run(prompts(1, 1), 16)  # the prompt of one token is a step, too
+    took = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
+    return sum(t for key, t in took.items() if "pack_mm" in key) / sum(took.values())
+
+
+def ratio(mine: list[float], others: list[list[float]]) -> str:
+    """Median and range, over the rounds, of mine to the best of the others in that round."""
+    found = sorted(a / max(rest) for a, *rest in zip(mine, *others, strict=True))
+    return f"{statistics.median(found):.2f} ({found[0]:.2f}–{found[-1]:.2f})"
+
+
+def page(results: dict) -> str:
+    """The results as a page."""
+    about = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
+    limit = ", ".join(f"{value / 1e9:.1f} G {what}" for what, value in results["limits"].items())
+    parts = [
+        "# Engines side by side\n\nThis page is written by `make bench`; the single runs are in "
+        f"[engines.json](engines.json).\n\n{results['checkpoint']}; {about}. "
+        f"{results['rounds']} interleaved rounds, medians and ranges; {results['new']} tokens one "
+        f"by one; columns are prompts × their tokens. The machine's own limits: {limit}. "
+        f"Load average before and after: {results['load average']}. Packed products take "
+        f"{results['packed share']:.0%} of the time of int4 decoding.",
+    ]
+    for what in ("prefill", "decode"):
+        cells = results["speeds"]
+        title = [f"{cell['batch']} × {cell['prompt']:,}" for cell in cells]
+        lines = [f"| {what}, tokens/s | {' | '.join(title)} |", "|---|" + "---:|" * len(cells)]
+        for name in results["engines"]:
+            found = [cell[what].get(name) for cell in cells]
+            texts = [f"{statistics.median(f):.3g}" if f else "" for f in found]
+            lines.append(f"| {name} | {' | '.join(texts)} |")
+        for name in (n for n in results["engines"] if n.startswith("qwen2_book")):
+            for peer in ("transformers", "llama.cpp"):
+                texts = []
+                for cell in cells:
+                    others = [f for n, f in cell[what].items() if n.startswith(peer)]
+                    texts.append(ratio(cell[what][name], others) if others else "")
+                if any(texts):
+                    best = "the best of transformers" if peer == "transformers" else peer
+                    lines.append(f"| {name} over {best} | {' | '.join(texts)} |")
+        parts.append("\n".join(lines))
+    lines = ["| | load, s | and first token, s | peak, GB |", "|---|---:|---:|---:|"]
+    for name, cell in results["loads"].items():
+        load, first, peak = (statistics.median(cell[k]) for k in ("load", "first token", "peak"))
+        lines.append(f"| {name} | {load:.2f} | {first:.2f} | {peak / 1e9:.2f} |")
+    return "\n\n".join([*parts, "\n".join(lines)]) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--new", type=int, default=32, help="tokens one by one")
+    parser.add_argument("--prompts", type=int, nargs="+", default=[128, 1024, 4096])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--out", type=Path, default=HERE, help="where the two files go")
+    parser.add_argument("--load", choices=NAMES, help="only load this one, and say what it took")
+    options = parser.parse_args()
+    source = os.environ.get("QWEN2_BOOK_CHECKPOINT")
+    if not source:
+        sys.exit("Set QWEN2_BOOK_CHECKPOINT to a Hugging Face folder (see checkpoints.md).")
+    folder = Path(source)
+    torch.set_num_threads(options.threads)
+    if options.load:
+        load_once(options.load, folder)
+        return
+    names, busy = there(folder), os.getloadavg()[0]
+    results: dict[str, Any] = {"machine": machine(), "checkpoint": folder.name, "engines": names}
+    results["machine"]["instructions"] = torch.backends.cpu.get_cpu_capability()
+    if "llama.cpp" in names:
+        results["machine"]["xllamacpp"] = importlib.metadata.version("xllamacpp")
+    results |= {"rounds": options.rounds, "new": options.new, "limits": limits()}
+    results["packed share"] = packed_share(folder)
+    results["loads"] = loads(names, min(options.rounds, 3), options.threads)
+    results["speeds"] = speeds(names, folder, options)
+    results["load average"] = f"{busy:.1f}, {os.getloadavg()[0]:.1f}"
+    (options.out / "engines.json").write_text(json.dumps(results, indent=1) + "\n")
+    (options.out / "engines.md").write_text(page(results))
+    print(page(results))
+
+
+if __name__ == "__main__":
+    main()
