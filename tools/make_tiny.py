@@ -49,7 +49,7 @@ LOOK_UP = [
     [(1, 0, (0, 1)), (0, 2, (1, 4)), (0, 5, (4, 5))],
 ]
 LESSONS = loop.Settings(
-    steps=4000,
+    steps=6000,
     peak_rate=1e-3,
     warm_up=20,
     final_share=0.3,
