@@ -68,7 +68,7 @@ PRETRAINING = loop.Settings(
     evaluate_every=500,
 )
 FINE_TUNING = loop.Settings(
-    steps=5000,
+    steps=3000,
     peak_rate=7e-4,
     warm_up=50,
     final_share=0.05,
