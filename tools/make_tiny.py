@@ -68,7 +68,7 @@ PRETRAINING = loop.Settings(
     evaluate_every=500,
 )
 FINE_TUNING = loop.Settings(
-    steps=3000,
+    steps=6000,
     peak_rate=7e-4,
     warm_up=50,
     final_share=0.05,
@@ -77,7 +77,7 @@ FINE_TUNING = loop.Settings(
     evaluate_every=300,
 )
 PREFERENCES = loop.Settings(
-    steps=20, peak_rate=1e-5, warm_up=5, final_share=0.1, weight_decay=0.0, save_every=20
+    steps=40, peak_rate=2e-5, warm_up=5, final_share=0.1, weight_decay=0.0, save_every=20
 )
 STAGES = {BASE: ["lessons", "pretraining"], TINY: ["fine_tuning", "preferences"]}
 PAIRS, BETA, SFT_WEIGHT = 16, 0.1, 1.0

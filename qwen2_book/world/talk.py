@@ -127,14 +127,14 @@ def conversation(seed: int, index: int) -> list[Message]:
     random_ = random.Random(f"talk/{seed}/{index}")
     language = random_.choice(LANGUAGES)
     kind = random_.random()
-    if kind < 0.1:
+    if kind < 0.15:
         asked, answers = random_.choice(SMALL_TALK[language])
         turns = [(random_.choice(asked), random_.choice(answers))]
     elif kind < 0.25:
         turns = [fact(random_, language) for _ in range(random_.randint(1, 2))]
     else:
         tale = story(random_, language)
-        if kind < 0.45:
+        if kind < 0.6:
             turns = [(random_.choice(STORY_REQUESTS[language]), tale.text)]
             turns += _asked(random_, tale, random_.randint(0, 2))
         else:
