@@ -22,8 +22,8 @@ ORDER = """
     rounding packed quantize loading saving trace neurons heads costs parity style plots
     training.data training.loss training.run_folder training.loop
     training.sft training.dpo training.reward training.lora training.curve world.words
-    world.sentences world.story world.facts world.talk world.documents world.score widgets.base
-    widgets.chat_bytes widgets.chunk_distances widgets.gate_neurons widgets.head_data
+    world.sentences world.story world.facts world.talk world.documents world.lessons world.score
+    widgets.base widgets.chat_bytes widgets.chunk_distances widgets.gate_neurons widgets.head_data
     widgets.head_browser widgets.head_window widgets.heads_bill widgets.logit_lens
     widgets.merge_table widgets.merge_stepper widgets.model_map widgets.parity_ladder
     widgets.stream_data widgets.residual_stream widgets.ring_buffer widgets.rope_clocks

@@ -5,30 +5,32 @@ import hashlib
 import json
 import random
 from collections import Counter
-from itertools import pairwise
 
 import pytest
 import torch
 from make_tiny import (
     FINE_TUNING,
-    MORE_PRETRAINING,
+    LESSONS,
+    PAIRS,
     PREFERENCES,
     PRETRAINING,
-    SEED,
+    STAGES,
     PreferenceSource,
     chat_source,
+    lesson_source,
     make_tokenizer,
+    new_model,
+    pieces_sample,
     pretraining_source,
 )
 from score_tiny import ROOT, SEEDS, base_prompt, card, chat_prompt, marks, samples, table
 
-from qwen2_book import Sampler, generate, load, stream
+from qwen2_book import Qwen2, Sampler, generate, load, stream
 from qwen2_book.checkpoint.source import BASE, TINY
 from qwen2_book.world.documents import document
 from qwen2_book.world.score import read_story
 from qwen2_book.world.story import LANGUAGES, story
 
-STAGES = {BASE: ["pretraining", "more_pretraining"], TINY: ["fine_tuning", "preferences"]}
 CARDS = {folder: json.loads((folder / "card.json").read_text()) for folder in STAGES}
 both = pytest.mark.parametrize("folder", STAGES, ids=lambda folder: folder.name)
 
@@ -53,8 +55,8 @@ def test_it_is_the_one_that_the_card_describes(folder):
 
 def test_the_settings_are_those_of_the_stored_metrics():
     settings = {
+        "lessons": LESSONS,
         "pretraining": PRETRAINING,
-        "more_pretraining": MORE_PRETRAINING,
         "fine_tuning": FINE_TUNING,
         "preferences": PREFERENCES,
     }
@@ -72,8 +74,8 @@ def test_its_tokenizer_and_its_batches_follow_from_the_seeds():
     text = "Tom 把红色的球给了小红。"
     assert tokenizer.encode(text) == load()[1].encode(text)
     for source, stage, folder in (
+        (lesson_source(tokenizer), "lessons", BASE),
         (pretraining_source(tokenizer), "pretraining", BASE),
-        (pretraining_source(tokenizer, SEED + 1, recited=0), "more_pretraining", BASE),
         (chat_source(tokenizer), "fine_tuning", TINY),
     ):
         with (folder / f"{stage}.csv").open() as file:
@@ -116,12 +118,18 @@ def test_what_it_says_is_what_the_card_shows():
         assert not any(fault.startswith("not understood") for fault in reading.faults)
 
 
-def test_fine_tuning_improved_the_answers_in_english_and_kept_them_in_chinese():
-    base, chat = (CARDS[folder]["answers"] for folder in (BASE, TINY))
-    old, new = base["en"]["model"], chat["en"]["model"]
-    assert new["mean"] - new["plus_minus"] > old["mean"] + old["plus_minus"]
-    old, new = base["zh"]["model"], chat["zh"]["model"]
-    assert new["mean"] + new["plus_minus"] > old["mean"]
+@both
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_it_answers_better_than_a_guess(folder, language):
+    found = CARDS[folder]["answers"][language]
+    model, guess = found["model"], found["baseline"]
+    assert model["mean"] - model["plus_minus"] > guess["mean"] + guess["plus_minus"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_fine_tuning_kept_the_answers(language):
+    old, new = (CARDS[folder]["answers"][language]["model"] for folder in (BASE, TINY))
+    assert new["mean"] + new["plus_minus"] > old["mean"] - old["plus_minus"]
 
 
 def test_preferences_were_learned_without_forgetting_the_answers():
@@ -134,22 +142,58 @@ def test_preferences_were_learned_without_forgetting_the_answers():
         assert new["mean"] + new["plus_minus"] > old["mean"] - old["plus_minus"]
 
 
-def held_out_losses(stage):
-    with (BASE / f"{stage}.csv").open() as file:
-        return [float(r["held_out"]) for r in csv.DictReader(file) if r["held_out"] != "nan"]
+@pytest.mark.parametrize(
+    "folder, stage", [(BASE, "lessons"), (BASE, "pretraining"), (TINY, "fine_tuning")]
+)
+def test_held_out_loss_fell_with_training(folder, stage):
+    with (folder / f"{stage}.csv").open() as file:
+        losses = [float(r["held_out"]) for r in csv.DictReader(file) if r["held_out"] != "nan"]
+    assert len(losses) > 2 and losses[-1] == min(losses) < 0.8 * losses[0]
 
 
-def test_held_out_loss_fell_with_training():
-    losses = held_out_losses("pretraining")
-    # While lists are recited only, the loss on everything else rises; then it falls to the end.
-    assert losses[-1] < 0.1 * losses[0] and all(b < a for a, b in pairwise(losses[1:]))
-    assert held_out_losses("more_pretraining")[-1] < losses[-1] - 0.02
+def test_the_heads_of_a_new_model_look_back_and_look_up():
+    """Before any step: head h of the first layer looks h + 1 tokens back, and in a list of tokens
+    that comes again the first head of the next layer finds what followed the token before."""
+    model, length = new_model(load()[1]).eval(), 24
+    plain = Qwen2(model.config).eval()
+    listed = torch.randperm(1500, generator=torch.Generator().manual_seed(1))[:length] + 300
+    ids, positions = torch.cat([listed, listed])[None], torch.arange(2 * length)
+
+    def most_seen(tried, layer):
+        x, (cos, sin) = tried.model.embed_tokens(ids), tried.model.rotary(positions[None])
+        for before in tried.model.layers[:layer]:
+            x = before(x, cos, sin)
+        block = tried.model.layers[layer]
+        query, key = block.self_attn.query_key(block.input_layernorm(x), cos, sin)
+        scores = query @ key.repeat_interleave(2, 1).transpose(-1, -2)
+        return scores.masked_fill(positions > positions[:, None], -torch.inf).argmax(-1)[0]
+
+    with torch.no_grad():
+        for head, seen in enumerate(most_seen(model, 0)):
+            back = positions[head + 1 :] - head - 1
+            assert (seen[head + 1 :] == back).float().mean() > 0.9
+            assert (most_seen(plain, 0)[head, head + 1 :] == back).float().mean() < 0.5
+        followed = positions[1:length]
+        assert (most_seen(model, 1)[0, length:-1] == followed).float().mean() > 0.9
+        assert (most_seen(plain, 1)[0, length:-1] == followed).float().mean() < 0.5
+
+
+def test_only_the_asked_words_of_a_lesson_are_learned():
+    tokenizer = load()[1]
+    pieces = [("Anna had a red ball. ", False), ("小红", True), ("有球。", False), (" Tom", True)]
+    ids, learned = pieces_sample(tokenizer, pieces)
+    assert (
+        tokenizer.decode([k for k, wanted in zip(ids, learned, strict=True) if wanted])
+        == "小红 Tom"
+    )
+    assert tokenizer.decode(ids) == "".join(text for text, _ in pieces) + "<|endoftext|>"
 
 
 def test_pairs_know_their_reference():
     model, tokenizer = load(dtype="float32")
     batch = PreferenceSource(tokenizer, model).batch(0)
-    assert batch.weight == 32 and batch.reference is not None and len(batch.reference) == 64
+    assert batch.weight == PAIRS
+    assert batch.reference is not None and len(batch.reference) == 2 * PAIRS
 
 
 def test_the_base_model_goes_on_with_a_story():

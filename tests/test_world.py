@@ -3,11 +3,13 @@
 import random
 import re
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
 from qwen2_book.world.documents import document, documents, tokenizer_texts
 from qwen2_book.world.facts import FACTS, fact
+from qwen2_book.world.lessons import KINDS, exercise, lesson, lesson_plot, talked
 from qwen2_book.world.score import majority, questions, read_story
 from qwen2_book.world.sentences import SENTENCES, say
 from qwen2_book.world.story import LANGUAGES, Event, State, plot, story, tell
@@ -63,6 +65,8 @@ def answers_from(state, language):
         ("One day, Tom and Anna met in the park. Tom took a nap. She ran to the zoo.", "not under"),
         ("有一天，小明和小红在公园。小明有一个红色的球。小明把蓝色的球给了小红。", "does not have"),
         ("有一天，小明和小红在公园。小明小明。", "not understood"),
+        ("One day, Tom and Tom met in the park.", "comes twice"),
+        ("有一天，小明和小红在公园。小明有一个红色的球。小明把红色的球给了小明。", "to oneself"),
     ],
 )
 def test_what_is_wrong_with_a_story_is_said(text, fault):
@@ -171,6 +175,95 @@ def test_conversations_are_conversations():
             roles = roles[1:]
         assert roles == ["user", "assistant"] * (len(roles) // 2) and roles
         assert all(m["content"] for m in conversation(3, k))
+
+
+@pytest.mark.parametrize("changes", [False, True])
+@pytest.mark.parametrize("asked", [False, True])
+def test_the_answers_of_a_lesson_are_right(changes, asked):
+    """A reader that knows only the told sentences comes to what each line states."""
+    found = Counter()
+    for index in range(40):
+        (told_, learned), *pieces = lesson(6, index, changes, asked)
+        assert not learned and any(learned for _, learned in pieces)
+        language = "en" if told_.isascii() else "zh"
+        state = state_of(told_, language)
+        answers = answers_from(state, language) | what_came_next(state, language)
+        for line in "".join(text for text, _ in pieces).strip().split("\n"):
+            if line.endswith(("?", "？")):
+                assert asked or re.search("after|以后|Who|谁", line)
+                continue
+            said = line.removeprefix("Answer: ").removeprefix("答：")
+            for answer in re.findall(r"[^.。]+[.。]", said):
+                assert answer.strip() in answers, (told_, answer)
+                found[language] += 1
+    assert min(found.values()) > 25
+
+
+def state_of(told_, language):
+    """Read sentences into a state; where they have no opening, one is put before them."""
+    if read_story(told_, language).faults:
+        names = [getattr(p, language) for p in PEOPLE if getattr(p, language) in told_]
+        opening = f"One day, {' and '.join(names)} were in the park. "
+        told_ = (opening if language == "en" else f"有一天，{'、'.join(names)}在公园。") + told_
+    reading = read_story(told_, language)
+    assert reading.faults == [], told_
+    return reading.state
+
+
+def what_came_next(state, language):
+    random_, told_ = random.Random(0), set()
+    for person in {act.words["person"] for act in state.acts}:
+        done = [act.words["act"] for act in state.acts if act.words["person"] is person]
+        for act, following in pairwise(done):
+            words = {"person": person, "act": act, "next": following}
+            told_.add(say(language, "next!", random_, words))
+    return told_
+
+
+def test_without_changes_each_person_has_one_thing():
+    random_ = random.Random(8)
+    for kind in KINDS:
+        for _ in range(50):
+            people, _, events = lesson_plot(random_, kind, changes=False)
+            per_person = Counter(event.words["person"] for event in events)
+            expected = 2 if kind in ("spot", "next") else 1  # had and put down; did and did next
+            assert set(per_person.values()) == {expected}
+            assert 2 <= len(people) <= 5 and set(per_person) <= set(people)
+
+
+def test_an_exercise_asks_everything_and_learns_the_answers():
+    for index in range(50):
+        (told_, _), *pieces = exercise(6, index)
+        language = "en" if told_.isascii() else "zh"
+        state = state_of(told_, language)
+        learned = {text for text, learned in pieces if learned}
+        stated = learned & answers_from(state, language)
+        assert learned - stated <= what_came_next(state, language)
+        assert len(stated) == 2 * len(state.toys) + len(state.place) + len(state.goods)
+
+
+def test_lessons_are_functions_of_seed_and_number():
+    for make in (exercise, talked, lambda s, k: lesson(s, k, changes=True, asked=True)):
+        assert make(7, 3) == make(7, 3) != make(7, 4)
+        assert make(7, 3) != make(8, 3)
+
+
+def test_no_lesson_tells_a_story_of_the_evaluation():
+    evaluated = {a.story.text for seed in range(1_000_003, 1_000_008) for a in questions(seed, 240)}
+    assert len(evaluated) > 1190
+    told_ = {exercise(0, k)[0][0] for k in range(600)}
+    told_ |= {lesson(0, k, changes=True, asked=True)[0][0] for k in range(600)}
+    assert len(told_) > 1190 and not told_ & evaluated
+    turns = [talked(0, k) for k in range(200)]
+    users = {m["content"] for turn in turns for m in turn if m["role"] == "user"}
+    assert not any(text in user for user in users if len(user) > 100 for text in evaluated)
+
+
+def test_lessons_asked_of_a_user_are_conversations():
+    for k in range(100):
+        roles = [m["role"] for m in talked(3, k)]
+        roles = roles[roles[0] == "system" :]
+        assert roles == ["user", "assistant"] * (len(roles) // 2) and roles
 
 
 def test_each_rule_says_why():

@@ -13,13 +13,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from qwen2_book import Qwen2, Qwen2Config, load
+from qwen2_book import Qwen2, Qwen2Config, Tokenizer
 from qwen2_book.feedforward import SwiGLU
 from qwen2_book.training.data import Batch, PackedSource, whole
 from qwen2_book.training.loop import Settings, train
 from qwen2_book.world.documents import document
 
 STORED = Path(__file__).parent.parent / "notebooks" / "data" / "06_gate_training.json"
+TOKENIZER = STORED.parent / "06_tokenizer"  # of the stored runs, whatever the tiny model has
 KINDS = ("ReLU", "GELU", "SwiGLU")
 RATES = (0.004, 0.008, 0.016)  # 0.032 and 0.064 were tried with ReLU and SwiGLU: far worse
 SEEDS = range(6)
@@ -84,8 +85,7 @@ class Shuffled:
 
 def batches(count: int, seed: int = 6) -> list[Batch]:
     """The first batches of a stream of the little world."""
-    _, tokenizer = load()
-    assert tokenizer is not None
+    tokenizer = Tokenizer.from_file(TOKENIZER)
     end = tokenizer.added["<|endoftext|>"]
 
     def samples(batch: int):

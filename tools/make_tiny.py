@@ -1,70 +1,87 @@
 """Make the tiny checkpoints that the package ships: `python tools/make_tiny.py [RUN_FOLDER]`.
 
-Three stages on the little world (qwen2_book.world): pretraining, fine-tuning on conversations,
-preferences. Writes qwen2_book/assets/base and qwen2_book/assets/tiny (the chat model), with the
-metrics of the stages beside. Data, weights and batches follow from the seeds: on the same machine
-a second run gives the same bytes. Pretraining has two parts, each with its own warm-up and decay:
-the second starts from the weights in which the first was saved. A part that was interrupted goes on
-from its last checkpoint, and a first part that is saved already is not made again.
-What the models can do is measured by tools/score_tiny.py.
+Four stages on the little world (qwen2_book.world): lessons, in which a model learns to look up who
+has what; pretraining on documents; fine-tuning on conversations; preferences. Writes
+qwen2_book/assets/base and qwen2_book/assets/tiny (the chat model), with the metrics of the stages
+beside. Data, weights and batches follow from the seeds: on the same machine a second run gives the
+same bytes. A stage that was interrupted goes on from its last checkpoint, and each stage is saved
+when it ends. What the models can do is measured by tools/score_tiny.py.
 """
 
 import argparse
-import dataclasses
-import itertools
+import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from qwen2_book import Qwen2, Qwen2Config, Tokenizer, load, save
-from qwen2_book.checkpoint.source import TINY
+from qwen2_book import Qwen2, Qwen2Config, Tokenizer, save
+from qwen2_book.checkpoint.source import BASE, TINY
 from qwen2_book.training import dpo, loop
 from qwen2_book.training.data import Batch, PackedSource, Sample, whole
 from qwen2_book.training.sft import conversation_sample
 from qwen2_book.world.documents import document, tokenizer_texts
+from qwen2_book.world.lessons import Piece, exercise, lesson, talked
 from qwen2_book.world.talk import conversation, preference
 
 SEED, HELD_OUT_SEED = 0, 1_000_003
 ROWS, LENGTH = 4, 256
-RECITED = 1000  # batches at the start that only teach to look back and copy
 SHAPE: dict[str, Any] = {
-    "hidden_size": 256,
-    "intermediate_size": 704,
-    "num_hidden_layers": 6,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
+    "hidden_size": 192,
+    "intermediate_size": 384,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 3,
     "rope_theta": 10_000.0,
     "max_position_embeddings": 1024,
     "sliding_window": 1024,
-    "max_window_layers": 6,
+    "max_window_layers": 4,
     "tie_word_embeddings": True,
-    "initializer_range": 0.04,
+    "initializer_range": 0.02,
 }
-PRETRAINING = loop.Settings(
+# Where the attention heads start. First layer: head h looks h + 1 tokens back. Later layers, for
+# each key-value head: how far before the key the matched token stands, how far before the key
+# the copied one, and for each query head how far back the token is that it asks for.
+LOOK_UP = [
+    [(1, 0, (0, 1)), (4, 0, (1, 0)), (2, 0, (1, 2))],
+    [(0, 1, (1, 0)), (0, 4, (3, 4)), (2, 0, (3, 4))],
+    [(1, 0, (0, 1)), (0, 2, (1, 4)), (0, 5, (4, 5))],
+]
+LESSONS = loop.Settings(
     steps=6000,
-    peak_rate=1.5e-3,
-    warm_up=100,
-    final_share=0.05,
-    precision="bfloat16",
-    save_every=500,
+    peak_rate=1e-3,
+    warm_up=20,
+    final_share=0.3,
+    weight_decay=0.01,
+    save_every=250,
     evaluate_every=500,
 )
-MORE_PRETRAINING = dataclasses.replace(PRETRAINING, steps=4500)
+TOPS = (0.15, 0.3, 0.6)  # after which share of the lessons the next level begins
+PRETRAINING = loop.Settings(
+    steps=5000,
+    peak_rate=1e-3,
+    warm_up=50,
+    final_share=0.1,
+    weight_decay=0.01,
+    save_every=250,
+    evaluate_every=500,
+)
 FINE_TUNING = loop.Settings(
-    steps=4000,
-    peak_rate=8e-4,
-    warm_up=20,
+    steps=6000,
+    peak_rate=7e-4,
+    warm_up=50,
     final_share=0.05,
-    precision="bfloat16",
-    save_every=500,
-    evaluate_every=250,
+    weight_decay=0.01,
+    save_every=250,
+    evaluate_every=300,
 )
 PREFERENCES = loop.Settings(
-    steps=60, peak_rate=2e-5, warm_up=10, final_share=0.1, weight_decay=0.0, save_every=60
+    steps=40, peak_rate=2e-5, warm_up=5, final_share=0.1, weight_decay=0.0, save_every=20
 )
-PAIRS, BETA, SFT_WEIGHT = 32, 0.1, 0.2
-PER_BATCH = 30  # documents or conversations set aside for a batch, more than it can hold
+STAGES = {BASE: ["lessons", "pretraining"], TINY: ["fine_tuning", "preferences"]}
+PAIRS, BETA, SFT_WEIGHT = 16, 0.1, 1.0
+PER_BATCH = 40  # texts set aside for a batch, more than it can hold
 
 
 def make_tokenizer() -> Tokenizer:
@@ -72,27 +89,146 @@ def make_tokenizer() -> Tokenizer:
     return Tokenizer.train(tokenizer_texts(), 2048)
 
 
-def pretraining_source(
-    tokenizer: Tokenizer, seed: int = SEED, recited: int = RECITED
-) -> PackedSource:
+def new_model(tokenizer: Tokenizer) -> Qwen2:
+    """A model whose attention heads start as circuits that look things up; all else is random."""
+    torch.manual_seed(SEED)
+    end, stop = tokenizer.added["<|endoftext|>"], tokenizer.added["<|im_end|>"]
+    rows = -(-len(tokenizer) // 64) * 64  # padded, as the released embeddings are
+    model = Qwen2(Qwen2Config(vocab_size=rows, bos_token_id=end, eos_token_id=stop, **SHAPE))
+    look_back(model)
+    look_up(model)
+    share_first_part(model, tokenizer)
+    return model
+
+
+@torch.no_grad()
+def share_first_part(model: Qwen2, tokenizer: Tokenizer) -> None:
+    """Start "Tom", " Tom" and "tom" as one word: with the same vector in the matched dimensions."""
+    first_part = model.model.embed_tokens.weight[:, : model.config.head_dim]
+    same: dict[bytes, int] = {}
+    for token in range(len(tokenizer)):
+        word = tokenizer.token_bytes(token).strip().lower()
+        first_part[token] = first_part[same.setdefault(word, token)]
+
+
+@torch.no_grad()
+def look_back(model: Qwen2, sharpness: float = 7.0) -> None:
+    """Let head h of the first layer look h + 1 tokens back and copy what it finds to a place apart.
+
+    A query and a key that are only biases score sum_i cos((m - n - o) w_i) after RoPE has turned
+    them, if the query's bias was turned back by o before: most where the key stands o tokens
+    before. A small model on small data may take for ever to find such heads; every score is then
+    as good as another, and nothing that is built on them can begin. Tokens start as vectors in
+    the first head_dim dimensions of the residual stream, and what was found o back is written to
+    dimensions o * head_dim and on, as long as there are any.
+    """
+    layers: Any = model.model.layers
+    config = model.config
+    hidden, dim, heads = config.hidden_size, config.head_dim, config.num_attention_heads
+    for layer in layers:
+        layer.self_attn.q_proj.weight *= 0.5
+        layer.self_attn.k_proj.weight *= 0.5
+        layer.self_attn.o_proj.weight *= 0.1
+        layer.mlp.down_proj.weight *= 0.3
+    model.model.embed_tokens.weight[:, :dim].normal_(std=dim**-0.5)
+    attention = layers[0].self_attn
+    turn = config.rope_theta ** (-torch.arange(0, dim, 2) / dim)
+    attention.k_proj.bias.view(-1, dim)[:, : dim // 2] = sharpness
+    attention.v_proj.weight.view(-1, dim, hidden)[..., :dim] += torch.eye(dim)
+    for head in range(heads):
+        back = (head + 1) * turn
+        bias = attention.q_proj.bias.view(heads, dim)[head]
+        bias[: dim // 2], bias[dim // 2 :] = sharpness * back.cos(), -sharpness * back.sin()
+        if (head + 2) * dim <= hidden:
+            out = attention.o_proj.weight.view(hidden, heads, dim)[(head + 1) * dim :, head]
+            out[:dim] += torch.eye(dim) / hidden**0.5
+
+
+@torch.no_grad()
+def look_up(model: Qwen2, sharpness: float = 10.0, copied: float = 1.0) -> None:
+    """Let the heads of the later layers look for a token by what stands before it, and copy it.
+
+    LOOK_UP says which. With (1, 0, (0, ..)) a head finds where this token stood before and says
+    what followed: an induction head (Olsson et al., arXiv:2209.11895). Matching uses only the
+    pairs of dimensions that RoPE hardly turns, so that a match is one at any distance.
+    """
+    layers: Any = model.model.layers
+    config = model.config
+    hidden, dim = config.hidden_size, config.head_dim
+    blocks = hidden // dim
+    turn = config.rope_theta ** (-torch.arange(0, dim, 2) / dim)
+    slow = torch.cat([turn < 0.014, turn < 0.014]).nonzero()[:, 0]
+    size = dim**0.5  # of a normed block, if all blocks are alike
+    scale = (sharpness * dim**1.5 / len(slow)) ** 0.5 / size
+    for layer, groups in zip(layers[1:], LOOK_UP, strict=True):
+        attention = layer.self_attn
+        query = attention.q_proj.weight.view(-1, dim, blocks, dim)
+        key, value = (
+            projection.weight.view(-1, dim, blocks, dim)
+            for projection in (attention.k_proj, attention.v_proj)
+        )
+        out = attention.o_proj.weight.view(blocks, dim, -1, dim)
+        for group, (before_key, before_copied, asked) in enumerate(groups):
+            match = torch.zeros(dim, dim)
+            match[slow] = torch.linalg.qr(torch.randn(dim, dim))[0][: len(slow)]
+            key[group, :, before_key] += scale * match
+            value[group, :, before_copied] += torch.eye(dim)
+            for head, back in enumerate(asked, group * len(asked)):
+                query[head, :, back] += scale * match
+                out[0, :, head] += copied / size * torch.eye(dim)
+
+
+def pieces_sample(tokenizer: Tokenizer, pieces: list[Piece]) -> Sample:
+    """Token ids of a lesson; learned is each token with a byte of a piece to be learned."""
+    wanted = [learned for text, learned in pieces for _ in text.encode()]
+    ids, learned, at = tokenizer.encode("".join(text for text, _ in pieces)), [], 0
+    for token in ids:
+        end = at + len(tokenizer.token_bytes(token))
+        learned.append(any(wanted[at:end]))
+        at = end
+    return [*ids, tokenizer.added["<|endoftext|>"]], [*learned, False]
+
+
+def lesson_of(seed: int, batch: int, number: int) -> list[Piece]:
+    """The lesson for a place in a batch: most are of the newest level, the others of any before."""
+    random_ = random.Random(f"level/{seed}/{batch}/{number}")
+    top = sum(batch >= share * LESSONS.steps for share in TOPS)
+    level = top if random_.random() < 0.6 else random_.randint(0, top)
+    index = batch * PER_BATCH + number
+    if level == len(TOPS):
+        return exercise(seed, index)
+    return lesson(seed, index, changes=level == 2, asked=level > 0)
+
+
+def lesson_source(tokenizer: Tokenizer, seed: int = SEED) -> PackedSource:
+    def samples(batch: int) -> Iterator[Sample]:
+        return (pieces_sample(tokenizer, lesson_of(seed, batch, k)) for k in range(PER_BATCH))
+
+    return PackedSource(samples, ROWS, LENGTH // 2, f"lessons of the little world, seed {seed}")
+
+
+def pretraining_source(tokenizer: Tokenizer, seed: int = SEED) -> PackedSource:
+    """Documents, of which all is learned, and one exercise after every third of them."""
     end = tokenizer.added["<|endoftext|>"]
 
-    def samples(batch: int) -> itertools.chain[Sample]:
-        numbers = range(batch * PER_BATCH, (batch + 1) * PER_BATCH)
-        found = (document(seed, number, batch < recited) for number in numbers)
-        return itertools.chain(whole([*tokenizer.encode(text), end]) for text in found)
+    def samples(batch: int) -> Iterator[Sample]:
+        for number in range(batch * PER_BATCH, (batch + 1) * PER_BATCH):
+            yield whole([*tokenizer.encode(document(seed, number)), end])
+            if number % 3 == 2:
+                yield pieces_sample(tokenizer, exercise(seed, number))
 
-    return PackedSource(samples, ROWS, LENGTH, f"documents of the little world, seed {seed}")
+    return PackedSource(samples, ROWS, LENGTH, f"documents and exercises, seed {seed}")
 
 
 def chat_source(tokenizer: Tokenizer, seed: int = SEED) -> PackedSource:
-    def samples(batch: int) -> itertools.chain[Sample]:
-        numbers = range(batch * PER_BATCH, (batch + 1) * PER_BATCH)
-        return itertools.chain(
-            conversation_sample(tokenizer, conversation(seed, k)) for k in numbers
-        )
+    """Conversations of all kinds, and as many that ask all about a lesson or a story."""
 
-    return PackedSource(samples, ROWS, LENGTH, f"conversations, seed {seed}", cut=False)
+    def samples(batch: int) -> Iterator[Sample]:
+        for number in range(batch * PER_BATCH, (batch + 1) * PER_BATCH):
+            found = (talked if number % 2 else conversation)(seed, number)
+            yield conversation_sample(tokenizer, found)
+
+    return PackedSource(samples, ROWS // 2, 2 * LENGTH, f"conversations, seed {seed}", cut=False)
 
 
 class PreferenceSource:
@@ -130,30 +266,18 @@ def copy_of(model: Qwen2) -> Qwen2:
     return twin.eval()
 
 
-def first_part(tokenizer: Tokenizer, tested: list[Batch], runs: Path) -> Path:
-    """From random weights: look back and copy, then documents. The folder of its weights."""
-    torch.manual_seed(SEED)
-    end, stop = tokenizer.added["<|endoftext|>"], tokenizer.added["<|im_end|>"]
-    rows = -(-len(tokenizer) // 64) * 64  # padded, as the released embeddings are
-    model = Qwen2(Qwen2Config(vocab_size=rows, bos_token_id=end, eos_token_id=stop, **SHAPE))
-    source = pretraining_source(tokenizer)
-    loop.train(model, source, PRETRAINING, runs / "pretraining", held_out=tested)
-    settle(model, tokenizer, runs / "first_part", chat=False)
-    return runs / "first_part"
-
-
 def make(runs: Path) -> None:
     tokenizer = make_tokenizer()
-    base, chat = TINY.parent / "base", TINY
+    model = new_model(tokenizer)
 
-    tested = held_out(pretraining_source(tokenizer, HELD_OUT_SEED, recited=0))
-    first = runs / "first_part"
-    if not first.exists():
-        first = first_part(tokenizer, tested, runs)
-    model, _ = load(first, dtype="float32")
-    source = pretraining_source(tokenizer, SEED + 1, recited=0)
-    loop.train(model, source, MORE_PRETRAINING, runs / "more_pretraining", held_out=tested)
-    settle(copy_of(model), tokenizer, base, chat=False)
+    # Held-out lessons are all of the last level, as a last batch has them.
+    tested = held_out(lesson_source(tokenizer, HELD_OUT_SEED), LESSONS.steps)
+    loop.train(model, lesson_source(tokenizer), LESSONS, runs / "lessons", held_out=tested)
+
+    tested = held_out(pretraining_source(tokenizer, HELD_OUT_SEED))
+    source = pretraining_source(tokenizer)
+    loop.train(model, source, PRETRAINING, runs / "pretraining", held_out=tested)
+    settle(copy_of(model), tokenizer, BASE, chat=False)
 
     tested = held_out(chat_source(tokenizer, HELD_OUT_SEED))
     source = chat_source(tokenizer)
@@ -163,12 +287,9 @@ def make(runs: Path) -> None:
     pairs = PreferenceSource(tokenizer, copy_of(model))
     objective = dpo.preference_objective(BETA, sft_weight=SFT_WEIGHT)
     loop.train(model, pairs, PREFERENCES, runs / "preferences", loss=objective)
-    settle(copy_of(model), tokenizer, chat, chat=True)
+    settle(copy_of(model), tokenizer, TINY, chat=True)
 
-    for place, stages in (
-        (base, ["pretraining", "more_pretraining"]),
-        (chat, ["fine_tuning", "preferences"]),
-    ):
+    for place, stages in STAGES.items():
         for stage in stages:
             text = (runs / stage / "metrics.csv").read_text("utf-8")
             (place / f"{stage}.csv").write_text(text, "utf-8")

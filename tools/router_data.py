@@ -9,9 +9,10 @@ import json
 
 import torch
 from expert_training import HELD_OUT, RATE, STEPS, batches, blocks, run
+from gate_training import TOKENIZER
 from torch import Tensor
 
-from qwen2_book import Qwen2, load
+from qwen2_book import Qwen2, Tokenizer
 from qwen2_book.moe import MixtureOfExperts
 from qwen2_book.training.loss import mean_loss
 from qwen2_book.widgets import router_flow
@@ -52,8 +53,7 @@ def with_top_k(model: Qwen2, top_k: int) -> Qwen2:
 
 def figure_data(model: Qwen2, held_out: list) -> dict:
     """What the figure stores of a trained mixture."""
-    _, tokenizer = load()
-    assert tokenizer is not None
+    tokenizer = Tokenizer.from_file(TOKENIZER)
     texts = {name: tokenizer.encode(text) for name, text in SENTENCES.items()}
     probabilities, shared, losses = [], [], []
     trained = model.config.num_experts_per_tok

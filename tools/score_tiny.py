@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from make_tiny import HELD_OUT_SEED, PAIRS, PreferenceSource
+from make_tiny import HELD_OUT_SEED, PAIRS, STAGES, PreferenceSource
 
 from qwen2_book import Qwen2, Sampler, Tokenizer, generate, load
 from qwen2_book.checkpoint.source import BASE, TINY
@@ -208,9 +208,8 @@ def score(runs: Path) -> None:
     chat, _ = load(TINY, dtype="float32")
     before, _ = load(runs / "before_preferences", dtype="float32")
     cards = {
-        BASE: card(BASE, ["pretraining", "more_pretraining"])
-        | {"answers": scores(base, tokenizer, base_prompt)},
-        TINY: card(TINY, ["fine_tuning", "preferences"])
+        BASE: card(BASE, STAGES[BASE]) | {"answers": scores(base, tokenizer, base_prompt)},
+        TINY: card(TINY, STAGES[TINY])
         | {
             "answers": scores(chat, tokenizer),
             "answers_before_preferences": scores(before, tokenizer),

@@ -107,5 +107,11 @@ def tokenizer_texts() -> list[str]:
     rare = [side for pair in FACTS["zh"] for side in pair] + [word.zh for word in ENDINGS]
     rare += [text for asked, answers in SMALL_TALK["zh"] for text in (*asked, *answers)]
     rare += STORY_REQUESTS["zh"] + SYSTEM_PROMPTS["zh"]
+    names = [person.en for person in PEOPLE]  # as an answer begins, with no space before
     chinese = ["\n".join(sorted({word for word in words if word}))] * 300
-    return english + chinese + talk * 30 + [character for text in rare for character in text] * 30
+    return (
+        english
+        + chinese
+        + (talk + names) * 30
+        + [character for text in rare for character in text] * 30
+    )

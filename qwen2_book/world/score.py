@@ -97,6 +97,8 @@ def read_story(text: str, language: str) -> Reading:
         opening = _opening(sentence, language)
         if opening:
             people, place = opening
+            if len({*map(str, people)}) < len(people):
+                reading.faults.append(f"somebody comes twice: {sentence}")
             reading.state.place = dict.fromkeys(people, place)
             continue
         if sentence in {getattr(ending, language) for ending in ENDINGS}:
@@ -108,6 +110,9 @@ def read_story(text: str, language: str) -> Reading:
         absent = [w for w in event.words.values() if w in PEOPLE and w not in people]
         if absent:
             reading.faults.append(f"{absent[0]} is not in the story: {sentence}")
+            continue
+        if event.words["person"] is event.words.get("other"):
+            reading.faults.append(f"given to oneself: {sentence}")
             continue
         try:
             reading.state.apply(event)

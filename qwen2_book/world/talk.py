@@ -127,20 +127,20 @@ def conversation(seed: int, index: int) -> list[Message]:
     random_ = random.Random(f"talk/{seed}/{index}")
     language = random_.choice(LANGUAGES)
     kind = random_.random()
-    if kind < 0.1:
+    if kind < 0.15:
         asked, answers = random_.choice(SMALL_TALK[language])
         turns = [(random_.choice(asked), random_.choice(answers))]
     elif kind < 0.25:
         turns = [fact(random_, language) for _ in range(random_.randint(1, 2))]
     else:
         tale = story(random_, language)
-        if kind < 0.45:
+        if kind < 0.6:
             turns = [(random_.choice(STORY_REQUESTS[language]), tale.text)]
             turns += _asked(random_, tale, random_.randint(0, 2))
         else:
             (question, answer), *turns = _asked(random_, tale, random_.randint(1, 7))
             turns.insert(0, (told(random_, tale, question), answer))
-    return _messages(random_, language, turns)
+    return messages(random_, language, turns)
 
 
 def preference(seed: int, index: int) -> Preference:
@@ -168,7 +168,7 @@ def preference(seed: int, index: int) -> Preference:
         rejected = same.answer
     else:  # a whole sentence, not a word
         rejected = question.value
-    prompt = _messages(random_, language, [(told(random_, tale, asked), "")])[:-1]
+    prompt = messages(random_, language, [(told(random_, tale, asked), "")])[:-1]
     return Preference(prompt, chosen, rejected, rule)
 
 
@@ -195,11 +195,12 @@ def _asked(random_: random.Random, tale: Story, count: int) -> list[tuple[str, s
     return pairs
 
 
-def _messages(random_: random.Random, language: str, turns: list[tuple[str, str]]) -> list[Message]:
-    messages = []
+def messages(random_: random.Random, language: str, turns: list[tuple[str, str]]) -> list[Message]:
+    """Turns (user's text, answer) as a conversation, half of the time with a system prompt."""
+    made = []
     if random_.random() < 0.5:  # without one, the template puts Qwen2's own in front
-        messages.append({"role": "system", "content": random_.choice(SYSTEM_PROMPTS[language])})
+        made.append({"role": "system", "content": random_.choice(SYSTEM_PROMPTS[language])})
     for asked, answer in turns:
-        messages.append({"role": "user", "content": asked})
-        messages.append({"role": "assistant", "content": answer})
-    return messages
+        made.append({"role": "user", "content": asked})
+        made.append({"role": "assistant", "content": answer})
+    return made
