@@ -121,7 +121,7 @@ def prompts(batch: int, length: int) -> torch.Tensor:
 def speeds(names: list[str], folder: Path, options: argparse.Namespace) -> list[dict]:
     """For each batch and prompt, each engine's seconds in each round."""
     running = {name: engine(name, folder) for name in names}
-    cells = [(b, n) for n in options.prompts for b in options.batches if b * n <= MOST]
+    cells = [(b, n) for n in options.prompts for b in options.batches if b * n <= options.most]
     found = []
     for batch, length in cells:
         ids = prompts(batch, length)
@@ -206,6 +206,39 @@ def ratio(mine: list[float], others: list[list[float]]) -> str:
     return f"{statistics.median(found):.2f} ({found[0]:.2f}–{found[-1]:.2f})"
 
 
+def short(results: dict) -> str:
+    """The ratios that the READMEs show: ours over each peer's best, within a round."""
+    cells = [cell for cell in results["speeds"] if cell["batch"] == 1]
+    decode = next(cell for cell in cells if cell["prompt"] == 128)
+    prefill = max(cells, key=lambda cell: cell["prompt"])
+    lines = ["| | over the best of transformers | over llama.cpp |", "|---|---:|---:|"]
+    for what, cell in (("decode", decode), ("prefill", prefill)):
+        for weights in ("bfloat16", "int8", "int4"):
+            texts = []
+            for peer in ("transformers", "llama.cpp"):
+                others = [f for n, f in cell[what].items() if n.startswith(peer)]
+                mine = cell[what][f"qwen2_book {weights}"]
+                texts.append(ratio(mine, others) if others else "")
+            lines.append(f"| {what}, {weights} | {' | '.join(texts)} |")
+    loads, texts = results["loads"], []
+    for peer in ("transformers", "llama.cpp"):
+        theirs = [
+            [1 / t for t in cell["first token"]]
+            for name, cell in loads.items()
+            if name.startswith(peer)
+        ]
+        mine = [1 / t for t in loads["qwen2_book as stored"]["first token"]]
+        texts.append(ratio(mine, theirs) if theirs else "")
+    lines.append(f"| load to first token, as stored | {' | '.join(texts)} |")
+    about = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
+    return "\n".join(lines) + (
+        f"\n\n{results['checkpoint']}; {about}. Medians and ranges of the ratios within "
+        f"{results['rounds']} interleaved rounds, above 1 where this engine is faster; one text, "
+        f"decoding {results['new']} tokens after 128, prefill of {prefill['prompt']:,}. llama.cpp "
+        f"with Q4_K_M weights. Load average before and after: {results['load average']}."
+    )
+
+
 def page(results: dict) -> str:
     """The results as a page."""
     about = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
@@ -250,6 +283,7 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=32, help="tokens one by one")
     parser.add_argument("--prompts", type=int, nargs="+", default=[128, 1024, 4096])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--most", type=int, default=MOST, help="tokens of a batch's prompts")
     parser.add_argument("--out", type=Path, default=HERE, help="where the two files go")
     parser.add_argument("--load", choices=NAMES, help="only load this one, and say what it took")
     options = parser.parse_args()

@@ -85,7 +85,7 @@ def test_every_citation_has_its_entry():
 def test_entries_are_plausible():
     for entry in references.entries().values():
         fields = entry.fields
-        assert (1948 if entry.key == "udhr" else 2015) <= int(fields["year"]) <= 2026, entry.key
+        assert (1948 if entry.key == "udhr" else 2009) <= int(fields["year"]) <= 2026, entry.key
         assert fields["url"].startswith("https://"), entry.key
         if arxiv := fields.get("eprint"):
             assert fields["url"] == f"https://arxiv.org/abs/{arxiv}"

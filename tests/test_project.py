@@ -27,7 +27,8 @@ ORDER = """
     widgets.head_browser widgets.head_window widgets.heads_bill widgets.logit_lens
     widgets.merge_table widgets.merge_stepper widgets.model_map widgets.parity_ladder
     widgets.stream_data widgets.residual_stream widgets.ring_buffer widgets.rope_clocks
-    widgets.router_flow widgets.weight_block widgets.sampling_knobs widgets.window_explorer
+    widgets.roofline widgets.router_flow widgets.weight_block widgets.sampling_knobs
+    widgets.window_explorer
     exercises.base exercises.meet_checks exercises.meet exercises.tokenizer_checks
     exercises.tokenizer exercises.stream_checks exercises.stream exercises.rope_checks
     exercises.rope exercises.attention_checks exercises.attention exercises.swiglu_checks
@@ -35,7 +36,8 @@ ORDER = """
     exercises.experts exercises.whole_checks exercises.whole exercises.checkpoints_checks
     exercises.checkpoints exercises.generation_checks exercises.generation
     exercises.chatml_checks exercises.chatml exercises.long_context_checks
-    exercises.long_context exercises.seeing_checks exercises.seeing cli
+    exercises.long_context exercises.seeing_checks exercises.seeing
+    exercises.speed_checks exercises.speed cli
 """.split()
 
 

@@ -14,6 +14,7 @@ from qwen2_book.exercises import (
     meet,
     rope,
     seeing,
+    speed,
     stream,
     swiglu,
     tokenizer,
@@ -37,6 +38,7 @@ EXERCISES: dict[str, Exercise] = {
     **chatml.EXERCISES,
     **long_context.EXERCISES,
     **seeing.EXERCISES,
+    **speed.EXERCISES,
 }
 
 

@@ -18,6 +18,7 @@ from qwen2_book.widgets.model_map import ModelMap
 from qwen2_book.widgets.parity_ladder import ParityLadder
 from qwen2_book.widgets.residual_stream import ResidualStream
 from qwen2_book.widgets.ring_buffer import RingBuffer
+from qwen2_book.widgets.roofline import Roofline
 from qwen2_book.widgets.rope_clocks import RopeClocks
 from qwen2_book.widgets.router_flow import RouterFlow
 from qwen2_book.widgets.sampling_knobs import SamplingKnobs
@@ -39,6 +40,7 @@ __all__ = [
     "ParityLadder",
     "ResidualStream",
     "RingBuffer",
+    "Roofline",
     "RopeClocks",
     "RouterFlow",
     "SamplingKnobs",
