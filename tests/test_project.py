@@ -21,9 +21,10 @@ ORDER = """
     checkpoint.hub checkpoint.source sampling generate speculative progress
     rounding packed quantize loading saving trace neurons heads costs parity style plots
     training.data training.loss training.run_folder training.loop
-    training.sft training.dpo training.reward training.lora training.curve world.words
-    world.sentences world.story world.facts world.talk world.documents world.lessons world.score
-    widgets.base widgets.chat_bytes widgets.chunk_distances widgets.gate_neurons widgets.head_data
+    training.sft training.dpo training.reward training.lora training.online training.curve
+    world.words world.sentences world.story world.facts world.talk world.documents world.lessons
+    world.score widgets.base widgets.chat_bytes widgets.chunk_distances widgets.dpo_margin
+    widgets.dpo_plane widgets.gate_neurons widgets.head_data
     widgets.head_browser widgets.head_window widgets.heads_bill widgets.logit_lens
     widgets.merge_table widgets.merge_stepper widgets.model_map widgets.parity_ladder
     widgets.stream_data widgets.residual_stream widgets.ring_buffer widgets.rope_clocks
@@ -37,7 +38,7 @@ ORDER = """
     exercises.checkpoints exercises.generation_checks exercises.generation
     exercises.chatml_checks exercises.chatml exercises.long_context_checks
     exercises.long_context exercises.seeing_checks exercises.seeing
-    exercises.speed_checks exercises.speed cli
+    exercises.speed_checks exercises.speed exercises.preferences_checks exercises.preferences cli
 """.split()
 
 

@@ -206,3 +206,17 @@ def test_label_smoothing_by_the_published_formula():
     assert found == pytest.approx(
         -(1 - eps) * math.log(sigma) - eps * math.log(1 - sigma), rel=1e-6
     )
+
+
+def test_what_chapter_18_stores_of_trl(tmp_path):
+    """Its script makes the stored losses again; smoothing is asked for and not done."""
+    import trl_losses
+
+    stored = json.loads(trl_losses.STORED.read_text(encoding="utf-8"))
+    found, batch = trl_losses.losses(tmp_path)
+    assert found.keys() == stored["losses"].keys()
+    for name, value in found.items():
+        assert value == pytest.approx(stored["losses"][name], rel=1e-5)
+    assert found["sigmoid, smoothing asked for"] == found["sigmoid"]
+    first = batch["input_ids"][0][batch["attention_mask"][0].bool()]
+    assert stored["rows"][0][0] == first.tolist()

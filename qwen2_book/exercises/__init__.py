@@ -12,6 +12,7 @@ from qwen2_book.exercises import (
     generation,
     long_context,
     meet,
+    preferences,
     rope,
     seeing,
     speed,
@@ -39,6 +40,7 @@ EXERCISES: dict[str, Exercise] = {
     **long_context.EXERCISES,
     **seeing.EXERCISES,
     **speed.EXERCISES,
+    **preferences.EXERCISES,
 }
 
 

@@ -80,16 +80,18 @@ def train(
     loss: Callable[[Any, Any], Tensor] = language_loss,
     held_out: list[Batch] | None = None,
     on_step: Callable[[Metrics], None] | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> Metrics:
     """Train `model` in place on `source`; the metrics of every step, also in `folder`/metrics.csv.
 
     `loss(model, batch)` is a SUM, and is divided by the `weight` of all batches of a step, so that
     accumulating small batches gives the gradient of one large batch. With a folder, checkpoints are
     written and an interrupted run goes on from the last one, to the same weights, bit for bit on a
-    CPU. `held_out` is measured every `evaluate_every` steps. Raises TrainingError for a loss that
+    CPU. `held_out` is measured every `evaluate_every` steps. `optimizer` takes the place of
+    `make_optimizer`'s; its rate follows the settings. Raises TrainingError for a loss that
     is not finite (the last checkpoint stays) and for a folder that holds another run.
     """
-    optimizer = make_optimizer(model, settings)
+    optimizer = optimizer or make_optimizer(model, settings)
     run = None if folder is None else RunFolder(folder, _description(model, source, settings))
     start = 0 if run is None else run.restore(model, optimizer)
     metrics = [] if run is None else run.metrics(start)

@@ -8,6 +8,8 @@ there; GitHub, print and notebooks that were not run show the picture.
 from qwen2_book.widgets.base import STYLE, Figure, names, source
 from qwen2_book.widgets.chat_bytes import ChatBytes
 from qwen2_book.widgets.chunk_distances import ChunkDistances
+from qwen2_book.widgets.dpo_margin import DpoMargin
+from qwen2_book.widgets.dpo_plane import DpoPlane
 from qwen2_book.widgets.gate_neurons import GateNeurons
 from qwen2_book.widgets.head_browser import HeadBrowser
 from qwen2_book.widgets.head_window import HeadWindow
@@ -29,6 +31,8 @@ __all__ = [
     "STYLE",
     "ChatBytes",
     "ChunkDistances",
+    "DpoMargin",
+    "DpoPlane",
     "Figure",
     "GateNeurons",
     "HeadBrowser",
