@@ -26,7 +26,8 @@ ORDER = """
     world.score widgets.base widgets.chat_bytes widgets.chunk_distances widgets.dpo_margin
     widgets.dpo_plane widgets.gate_neurons widgets.head_data
     widgets.head_browser widgets.head_window widgets.heads_bill widgets.logit_lens
-    widgets.merge_table widgets.merge_stepper widgets.model_map widgets.parity_ladder
+    widgets.loss_mask widgets.merge_table widgets.merge_stepper widgets.model_map
+    widgets.parity_ladder
     widgets.stream_data widgets.residual_stream widgets.ring_buffer widgets.rope_clocks
     widgets.roofline widgets.router_flow widgets.weight_block widgets.sampling_knobs
     widgets.window_explorer
@@ -38,7 +39,8 @@ ORDER = """
     exercises.checkpoints exercises.generation_checks exercises.generation
     exercises.chatml_checks exercises.chatml exercises.long_context_checks
     exercises.long_context exercises.seeing_checks exercises.seeing
-    exercises.speed_checks exercises.speed exercises.preferences_checks exercises.preferences cli
+    exercises.speed_checks exercises.speed exercises.tuning_checks exercises.tuning
+    exercises.preferences_checks exercises.preferences cli
 """.split()
 
 

@@ -19,6 +19,7 @@ from qwen2_book.exercises import (
     stream,
     swiglu,
     tokenizer,
+    tuning,
     whole,
     window,
 )
@@ -40,6 +41,7 @@ EXERCISES: dict[str, Exercise] = {
     **long_context.EXERCISES,
     **seeing.EXERCISES,
     **speed.EXERCISES,
+    **tuning.EXERCISES,
     **preferences.EXERCISES,
 }
 

@@ -15,6 +15,7 @@ from qwen2_book.widgets.head_browser import HeadBrowser
 from qwen2_book.widgets.head_window import HeadWindow
 from qwen2_book.widgets.heads_bill import HeadsBill
 from qwen2_book.widgets.logit_lens import LogitLens
+from qwen2_book.widgets.loss_mask import LossMask
 from qwen2_book.widgets.merge_stepper import MergeStepper
 from qwen2_book.widgets.model_map import ModelMap
 from qwen2_book.widgets.parity_ladder import ParityLadder
@@ -39,6 +40,7 @@ __all__ = [
     "HeadWindow",
     "HeadsBill",
     "LogitLens",
+    "LossMask",
     "MergeStepper",
     "ModelMap",
     "ParityLadder",
