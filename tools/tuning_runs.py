@@ -20,17 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from make_tiny import HELD_OUT_SEED, pretraining_source
+from make_tiny import HELD_OUT_SEED
 from score_tiny import base_prompt, chat_prompt
 from torch import Tensor
 
 from qwen2_book import Qwen2, Sampler, Tokenizer, generate, load
 from qwen2_book.checkpoint.source import BASE
-from qwen2_book.training.data import IGNORE, PADDING, Batch, PackedSource, Sample
+from qwen2_book.training.data import IGNORE, PADDING, Batch, PackedSource, Sample, whole
 from qwen2_book.training.loop import Settings, train
 from qwen2_book.training.lora import add_lora, merge_lora
 from qwen2_book.training.loss import language_loss, mean_loss, token_log_probs
 from qwen2_book.training.sft import conversation_sample
+from qwen2_book.world.documents import document
 from qwen2_book.world.score import majority, questions
 from qwen2_book.world.talk import conversation
 
@@ -39,7 +40,7 @@ SEEDS = range(5)
 STEPS, ROWS, LENGTH, ASKED = 120, 2, 256, 60
 RATE, LORA_RATE = 1e-3, 3e-3
 RATES = (1e-5, 1e-4, 1e-3, 1e-2)
-RANKS = (4, 16, 256)
+RANKS = (4, 16, 192)  # the last: as many as the hidden state has numbers
 MASKS = ("answers", "everything", "newline", "means", "no end", "one late", "leak")
 PER_BATCH = 20  # conversations set aside for a batch, more than it can hold
 
@@ -144,12 +145,17 @@ def tune(
 def held_out(tokenizer: Tokenizer) -> dict[str, list[Batch]]:
     """What losses are measured on: answers, questions, and plain documents, none of them seen."""
     chats = [source(tokenizer, HELD_OUT_SEED, mask) for mask in ("answers", "questions")]
-    documents = pretraining_source(tokenizer, HELD_OUT_SEED, recited=0)
-    answers_, questions_ = ([each.batch(k) for k in range(6)] for each in chats)
+    end = tokenizer.added["<|endoftext|>"]
+
+    def documents(batch: int) -> Iterator[Sample]:
+        for k in range(batch * PER_BATCH, (batch + 1) * PER_BATCH):
+            yield whole([*tokenizer.encode(document(HELD_OUT_SEED, k)), end])
+
+    plain = PackedSource(documents, 2 * ROWS, LENGTH, f"documents, seed {HELD_OUT_SEED}")
+    names = ("answer_loss", "question_loss", "document_loss")
     return {
-        "answer_loss": answers_,
-        "question_loss": questions_,
-        "document_loss": [documents.batch(k) for k in range(3)],
+        name: [each.batch(k) for k in range(6)]
+        for name, each in zip(names, (*chats, plain), strict=True)
     }
 
 

@@ -142,6 +142,6 @@ EXERCISES: dict[str, Exercise] = {
                 "gamma is subtracted from beta times the gap, inside the sigmoid.",
             ),
         ),
-        praise="No reference at all. Train the little model with it: what keeps it whole?",
+        praise="No reference at all. Train the little model with it: does it stay whole?",
     ),
 }

@@ -118,7 +118,7 @@ def layout(
 ) -> tuple[Int[Tensor, "rows length"], Masks]:
     """Positions that restart with each text, and masks in which no text sees another.
 
-    Padding gets position 0 and sees itself, so that its softmax is finite; nothing sees it.
+    Padding counts as one more text: it sees only padding, and no text sees it.
     """
     index = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
     begins = torch.ones_like(documents, dtype=torch.bool)

@@ -36,7 +36,9 @@ def conversation_sample(tokenizer: Tokenizer, messages: Messages) -> Sample:
                     f"message {turn + 1}: the template writes it differently once more turns "
                     "follow, so its tokens cannot be found. Train on each answer separately."
                 )
-            end = len(after) - 1  # without the line end
+            end = len(after)
+            while tokenizer.decode(after[end - 1 : end]).isspace():  # the line end
+                end -= 1
             learned[len(before) : end] = [True] * (end - len(before))
     return ids, learned
 
