@@ -1,32 +1,31 @@
 """Store what the roofline's figure shows: `python tools/roofline_data.py`.
 
-Takes the machine's limits and the measured passes from benchmarks/engines.json and
-benchmarks/steps.json; writes qwen2_book/widgets/roofline.json. Both runs must be of one machine.
+Takes the machine's limits and the measured passes from benchmarks/steps.json, one run with one
+number of threads; writes qwen2_book/widgets/roofline.json.
 """
 
 import json
 import statistics
-import sys
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from qwen2_book.widgets.roofline import STORED, WEIGHTS
 
+PROMPT = 256  # tokens of the prompt in benchmarks/steps.py
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
-def data(engines: dict[str, Any], steps: dict[str, Any]) -> dict[str, Any]:
+def data(steps: dict[str, Any]) -> dict[str, Any]:
     """Limits, ceilings of kernels, and points [weights, prefill, batch, tokens, tokens a second].
 
-    The bandwidth is the fastest reading of either run, the kernels' own included; the speed is that
-    of a large float32 product. The ceilings are those of each kernel, for 1, 2, 4, 8 and 16 rows,
+    The bandwidth is the fastest reading of the run, the kernels' own included; the speed is that of
+    a large float32 product. The ceilings are those of each kernel, for 1, 2, 4, 8 and 16 rows,
     with a matrix that stays in the processor's cache; float32 matrices are too large to have one.
     """
-    kernels, limits = steps["kernels"], [engines["limits"], steps["limits"]]
+    kernels, limits = steps["kernels"], steps["limits"]
     read = [each["bytes"] * each["memory"]["1"] for each in kernels.values()]
-    read += [value for found in limits for key, value in found.items() if "bytes" in key]
-    speed = max(found["float32 operations/s"] for found in limits)
+    read += [value for key, value in limits.items() if "bytes" in key]
     ceilings = {}
     for name, each in kernels.items():
         rates = (2 * each["near"][str(rows)] for rows in (1, 2, 4, 8, 16))
@@ -38,27 +37,23 @@ def data(engines: dict[str, Any], steps: dict[str, Any]) -> dict[str, Any]:
             rate = int(batch) / statistics.median(took)
             points[WEIGHTS.index(name), 0, int(batch), 128] = rate
     for length, took in steps["contexts"]["full"].items():
-        points[3, 0, 1, int(length)] = 1 / statistics.median(took)
-    for cell in engines["speeds"]:
-        for what, found in (("prefill", cell["prefill"]), ("decode", cell["decode"])):
-            for place, name in enumerate(WEIGHTS):
-                key = (place, int(what == "prefill"), cell["batch"], cell["prompt"])
-                points[key] = statistics.median(found[f"qwen2_book {name}"])
-    machine = engines["machine"]
+        points.setdefault((3, 0, 1, int(length)), 1 / statistics.median(took))
+    for place, name in enumerate(WEIGHTS[:2]):
+        took = statistics.median(steps["chain"]["prefill"][name])
+        points[place, 1, 1, PROMPT] = PROMPT / took
+    machine, threads = steps["machine"], int(steps["machine"]["threads"])
     return {
-        "machine": f"{machine['processor']}, {machine['threads']} threads",
+        "machine": f"{machine['processor']}, {threads} thread{'s' * (threads > 1)}",
         "bandwidth": round(max(read), -6),
-        "speed": round(speed, -6),
+        "speed": round(limits["float32 operations/s"], -6),
         "ceilings": ceilings,
         "points": [[*key, round(rate, 2)] for key, rate in sorted(points.items())],
     }
 
 
 def main() -> None:
-    runs = [json.loads((BENCHMARKS / f"{name}.json").read_text()) for name in ("engines", "steps")]
-    if runs[0]["machine"]["processor"] != runs[1]["machine"]["processor"]:
-        sys.exit("benchmarks/engines.json and steps.json are of two machines: run both on one.")
-    STORED.write_text(json.dumps(data(*runs), indent=1) + "\n", encoding="utf-8")
+    steps = json.loads((BENCHMARKS / "steps.json").read_text(encoding="utf-8"))
+    STORED.write_text(json.dumps(data(steps), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
