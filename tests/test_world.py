@@ -66,6 +66,7 @@ def answers_from(state, language):
         ("有一天，小明和小红在公园。小明有一个红色的球。小明把蓝色的球给了小红。", "does not have"),
         ("有一天，小明和小红在公园。小明小明。", "not understood"),
         ("One day, Tom and Tom met in the park.", "comes twice"),
+        ("One day, Tom and Bob met in the park.", "not understood"),
         ("有一天，小明和小红在公园。小明有一个红色的球。小明把红色的球给了小明。", "to oneself"),
     ],
 )

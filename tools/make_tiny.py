@@ -20,10 +20,13 @@ from qwen2_book import Qwen2, Qwen2Config, Tokenizer, save
 from qwen2_book.checkpoint.source import BASE, TINY
 from qwen2_book.training import dpo, loop
 from qwen2_book.training.data import Batch, PackedSource, Sample, whole
+from qwen2_book.training.online import best_and_worst, draw
 from qwen2_book.training.sft import conversation_sample
 from qwen2_book.world.documents import document, tokenizer_texts
 from qwen2_book.world.lessons import Piece, exercise, lesson, talked
-from qwen2_book.world.talk import conversation, preference
+from qwen2_book.world.score import read_story
+from qwen2_book.world.story import LANGUAGES
+from qwen2_book.world.talk import STORY_REQUESTS, conversation, messages, preference
 
 SEED, HELD_OUT_SEED = 0, 1_000_003
 ROWS, LENGTH = 4, 256
@@ -77,10 +80,11 @@ FINE_TUNING = loop.Settings(
     evaluate_every=300,
 )
 PREFERENCES = loop.Settings(
-    steps=40, peak_rate=2e-5, warm_up=5, final_share=0.1, weight_decay=0.0, save_every=20
+    steps=160, peak_rate=3e-4, warm_up=10, final_share=0.1, weight_decay=0.0, save_every=20
 )
 STAGES = {BASE: ["lessons", "pretraining"], TINY: ["fine_tuning", "preferences"]}
 PAIRS, BETA, SFT_WEIGHT = 16, 0.1, 1.0
+REQUESTS, STORIES, LONGEST = 12, 4, 120  # of an online batch; stories for each; tokens
 PER_BATCH = 40  # texts set aside for a batch, more than it can hold
 
 
@@ -244,6 +248,50 @@ class PreferenceSource:
         return dpo.with_reference(self.reference, dpo.pair_batch(pairs))
 
 
+class OnlineSource(PreferenceSource):
+    """The same, and in every second batch pairs of the policy's own stories, as in Qwen2's online stage
+    (technical report, section 4.3). The judge is exact: world.score reads a story and finds its faults.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, reference: Qwen2, policy: Qwen2) -> None:
+        super().__init__(tokenizer, reference)
+        self.policy = policy
+        self.fingerprint |= {"requests": REQUESTS, "stories": STORIES}
+
+    def batch(self, index: int) -> dpo.PairBatch:
+        pairs = self.told(index) if index % 2 else []
+        if not pairs:
+            return super().batch(index)
+        return dpo.with_reference(self.reference, dpo.pair_batch(pairs))
+
+    def told(self, index: int) -> list[tuple[Sample, Sample]]:
+        """For each request, the best and the worst of the policy's stories."""
+        random_ = random.Random(f"requests/{self.seed}/{index}")
+        languages = [random_.choice(LANGUAGES) for _ in range(REQUESTS)]
+        asked = [(language, random_.choice(STORY_REQUESTS[language])) for language in languages]
+        prompts = [
+            self.tokenizer.apply_chat_template(messages(random_, language, [(text, "")])[:-1])
+            for language, text in asked
+        ]
+        drawn = draw(self.policy, prompts, STORIES, LONGEST, seed=index)
+        pairs = [
+            best_and_worst(answers, [self.mark(answer, language) for answer in answers])
+            for answers, language in zip(drawn, languages, strict=True)
+        ]
+        return [pair for pair in pairs if pair]
+
+    def mark(self, answer: Sample, language: str) -> float:
+        """The share of a story's sentences that are sound; 0 if it is short or does not end."""
+        ids, learned = answer
+        said = [token for token, own in zip(ids, learned, strict=True) if own]
+        if said[-1] != self.tokenizer.added["<|im_end|>"]:
+            return 0.0
+        reading = read_story(self.tokenizer.decode(said[:-1]), language)
+        if reading.sentences < 5:
+            return 0.0
+        return 1 - len(reading.faults) / reading.sentences
+
+
 def held_out(source: PackedSource, first: int = 0) -> list[Batch]:
     return [source.batch(k) for k in range(first, first + 12)]
 
@@ -284,7 +332,7 @@ def make(runs: Path) -> None:
     loop.train(model, source, FINE_TUNING, runs / "fine_tuning", held_out=tested)
     settle(copy_of(model), tokenizer, runs / "before_preferences", chat=True)
 
-    pairs = PreferenceSource(tokenizer, copy_of(model))
+    pairs = OnlineSource(tokenizer, copy_of(model), model)
     objective = dpo.preference_objective(BETA, sft_weight=SFT_WEIGHT)
     loop.train(model, pairs, PREFERENCES, runs / "preferences", loss=objective)
     settle(copy_of(model), tokenizer, TINY, chat=True)

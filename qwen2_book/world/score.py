@@ -40,7 +40,7 @@ ROLES = {
     "goods": GOODS,
     "time": TIMES,
 }
-TOLD = [kind for kind in SENTENCES["en"] if kind[-1] not in "?!"]
+TOLD = [kind for kind in SENTENCES["en"] if kind[-1] not in "?!" and kind != "opening"]
 
 
 @dataclass(frozen=True)
