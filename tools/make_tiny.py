@@ -1,9 +1,9 @@
 """Make the tiny checkpoints that the package ships: `python tools/make_tiny.py [RUN_FOLDER]`.
 
 Four stages on the little world (qwen2_book.world): lessons, in which a model learns to look up who
-has what; pretraining on documents; fine-tuning on conversations; preferences. Writes
-qwen2_book/assets/base and qwen2_book/assets/tiny (the chat model), with the metrics of the stages
-beside. Data, weights and batches follow from the seeds: on the same machine a second run gives the
+has what; pretraining on documents; fine-tuning on conversations; preferences, also between its own
+stories. Writes qwen2_book/assets/base and qwen2_book/assets/tiny (the chat model), with the metrics
+of the stages beside. Data, weights and batches follow from the seeds: on the same machine a second run gives the
 same bytes. A stage that was interrupted goes on from its last checkpoint, and each stage is saved
 when it ends. What the models can do is measured by tools/score_tiny.py.
 """
@@ -249,8 +249,10 @@ class PreferenceSource:
 
 
 class OnlineSource(PreferenceSource):
-    """The same, and in every second batch pairs of the policy's own stories, as in Qwen2's online stage
-    (technical report, section 4.3). The judge is exact: world.score reads a story and finds its faults.
+    """The same, and in every second batch pairs of the policy's own stories.
+
+    As in Qwen2's online stage (technical report, section 4.3), but the judge is exact: world.score
+    reads a story and finds its faults.
     """
 
     def __init__(self, tokenizer: Tokenizer, reference: Qwen2, policy: Qwen2) -> None:

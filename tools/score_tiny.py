@@ -192,9 +192,10 @@ def table(cards: dict[Path, dict[str, Any]]) -> str:
     for name, found, who in rows:
         cells = [_percent(found[language][who]) for language in ("en", "zh")]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    told = cards[TINY]["stories"]
-    cells = [_percent(told[language]["without_a_fault"]) for language in ("en", "zh")]
-    lines.append(f"| own stories without a fault, sampled | {' | '.join(cells)} |")
+    for name, key in (("before preferences", "_before_preferences"), ("sampled", "")):
+        told = cards[TINY][f"stories{key}"]
+        cells = [_percent(told[language]["without_a_fault"]) for language in ("en", "zh")]
+        lines.append(f"| own stories without a fault, {name} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", "<!-- /scores -->"])
 
 
