@@ -3,9 +3,9 @@
 Four stages on the little world (qwen2_book.world): lessons, in which a model learns to look up who
 has what; pretraining on documents; fine-tuning on conversations; preferences, also between its own
 stories. Writes qwen2_book/assets/base and qwen2_book/assets/tiny (the chat model), with the metrics
-of the stages beside. Data, weights and batches follow from the seeds: on the same machine a second run gives the
-same bytes. A stage that was interrupted goes on from its last checkpoint, and each stage is saved
-when it ends. What the models can do is measured by tools/score_tiny.py.
+of the stages beside. Data, weights and batches follow from the seeds: on the same machine a second
+run gives the same bytes. A stage that was interrupted goes on from its last checkpoint, and each
+stage is saved when it ends. What the models can do is measured by tools/score_tiny.py.
 """
 
 import argparse
