@@ -21,13 +21,15 @@ ORDER = """
     checkpoint.hub checkpoint.source sampling generate speculative progress
     rounding packed quantize loading saving trace neurons heads costs parity style plots
     training.data training.loss training.run_folder training.loop
-    training.sft training.dpo training.reward training.lora training.curve world.words
+    training.sft training.dpo training.reward training.lora training.curve training.scaling
+    world.words
     world.sentences world.story world.facts world.talk world.documents world.lessons world.score
     widgets.base widgets.chat_bytes widgets.chunk_distances widgets.gate_neurons widgets.head_data
     widgets.head_browser widgets.head_window widgets.heads_bill widgets.logit_lens
     widgets.merge_table widgets.merge_stepper widgets.model_map widgets.parity_ladder
     widgets.stream_data widgets.residual_stream widgets.ring_buffer widgets.rope_clocks
-    widgets.router_flow widgets.weight_block widgets.sampling_knobs widgets.window_explorer
+    widgets.router_flow widgets.weight_block widgets.sampling_knobs widgets.training_budget
+    widgets.window_explorer
     exercises.base exercises.meet_checks exercises.meet exercises.tokenizer_checks
     exercises.tokenizer exercises.stream_checks exercises.stream exercises.rope_checks
     exercises.rope exercises.attention_checks exercises.attention exercises.swiglu_checks
@@ -35,7 +37,8 @@ ORDER = """
     exercises.experts exercises.whole_checks exercises.whole exercises.checkpoints_checks
     exercises.checkpoints exercises.generation_checks exercises.generation
     exercises.chatml_checks exercises.chatml exercises.long_context_checks
-    exercises.long_context exercises.seeing_checks exercises.seeing cli
+    exercises.long_context exercises.seeing_checks exercises.seeing
+    exercises.pretraining_checks exercises.pretraining cli
 """.split()
 
 

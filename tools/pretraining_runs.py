@@ -31,9 +31,13 @@ from qwen2_book.training.data import Batch, PackedSource, Sample, whole
 from qwen2_book.training.loop import Settings, train
 from qwen2_book.training.loss import mean_loss, token_log_probs
 from qwen2_book.training.run_folder import Metrics
+from qwen2_book.training.scaling import Law, fit_law
+from qwen2_book.widgets import training_budget
 from qwen2_book.world.documents import documents
 
 STORED = Path(__file__).parent.parent / "notebooks" / "data" / "16_pretraining.json"
+TOKENS = {"0.5B": 12e12, "1.5B": 7e12, "7B": 7e12, "72B": 7e12}  # technical report, table 1
+WEB = Law(1.8172, 482.01, 2085.43, 0.3478, 0.3658)  # arXiv:2404.10102, table 1
 SEEDS = range(5)
 ROWS, LENGTH, HELD_OUT = 4, 128, 24
 DATA_SEED, HELD_OUT_SEED = 16, 1_000_016
@@ -63,7 +67,9 @@ def configuration(size: str, vocabulary: int) -> Qwen2Config:
 def network(size: str, seed: int, vocabulary: int) -> Qwen2:
     """A model of one of the SIZES with random weights."""
     torch.manual_seed(seed)
-    return Qwen2(configuration(size, vocabulary))
+    model = Qwen2(configuration(size, vocabulary))
+    model.vocab_limit = vocabulary
+    return model
 
 
 def settings(size: str, steps: int) -> Settings:
@@ -163,6 +169,28 @@ def wanted(parts: list[str]) -> Iterator[dict[str, Any]]:
             yield {"part": "scaling", "size": size, "steps": steps, "seed": seed}
 
 
+def points(stored: dict[str, Any], seed: int | None = None) -> list[tuple[int, int, float]]:
+    """(N, D, loss) of the scaling runs, of one seed or of all."""
+    runs = [each for each in stored["runs"] if each["run"]["part"] == "scaling"]
+    return [(r["N"], r["D"], r["loss"]) for r in runs if seed in (None, r["run"]["seed"])]
+
+
+def figure_data(stored: dict[str, Any]) -> dict[str, Any]:
+    """What the figure of the chapter shows: two laws, and the models to mark."""
+    ours = sorted({(n, d) for n, d, _ in points(stored)})
+    released = {name: Qwen2Config.named(f"Qwen2-{name}") for name in TOKENS}
+    theirs = [[f"{n}", matmul_flops(c) // 2, TOKENS[n]] for n, c in released.items()]
+    law = {key: float(f"{value:.5g}") for key, value in vars(fit_law(points(stored))).items()}
+    return {
+        "worlds": {
+            "web": {"title": "web text", "law": vars(WEB), "models": theirs}
+            | {"compute": 21, "size": 8, "tokens": 10},
+            "little": {"title": "the little world", "law": law, "models": [["", *p] for p in ours]}
+            | {"compute": 10, "size": 4, "tokens": 4},
+        }
+    }
+
+
 def main() -> None:
     torch.set_num_threads(1)
     tokenizer = Tokenizer.from_file(BASE)
@@ -192,6 +220,8 @@ def main() -> None:
         lines = ",\n".join(json.dumps(r, separators=(",", ":")) for r in stored["runs"])
         head = json.dumps(stored["command"])
         STORED.write_text(f'{{"command": {head}, "runs": [\n{lines}\n]}}\n', encoding="utf-8")
+    text = json.dumps(figure_data(stored), indent=1) + "\n"
+    training_budget.STORED.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

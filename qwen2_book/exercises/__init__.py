@@ -12,6 +12,7 @@ from qwen2_book.exercises import (
     generation,
     long_context,
     meet,
+    pretraining,
     rope,
     seeing,
     stream,
@@ -37,6 +38,7 @@ EXERCISES: dict[str, Exercise] = {
     **chatml.EXERCISES,
     **long_context.EXERCISES,
     **seeing.EXERCISES,
+    **pretraining.EXERCISES,
 }
 
 
