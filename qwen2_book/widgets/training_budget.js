@@ -39,11 +39,11 @@ function render({ model, el }) {
   }
 
   function drawValley({ world, loss, best, operations, size, tokens }) {
-    const low = Math.min(loss(best(operations * 10), operations * 10 / 6 / best(operations * 10)), loss(size, tokens)) - 0.1;
-    const high = Math.max(loss(best(operations / 10), operations / 60 / best(operations / 10)) + 0.35, loss(size, tokens) + 0.15);
+    const low = Math.min(loss(best(operations * 10), operations * 10 / 6 / best(operations * 10)), loss(size, tokens)) - 0.12;
+    const high = Math.max(loss(best(operations / 10), operations / 60 / best(operations / 10)) + 0.3, loss(size, tokens) + 0.15);
     const toX = (n) => 42 + ((Math.log10(n) - world.size) / 4) * 272, toY = (l) => 30 + ((high - l) / (high - low)) * 220;
     const nodes = [text(177, 14, "loss, nats a token", { "font-weight": 600 }), line(42, 250, 314, 250), line(42, 30, 42, 250)];
-    for (let k = 0; k <= 4; k++) nodes.push(text(42 + k * 68, 266, short(10 ** (world.size + k)).replace(".00", "")));
+    for (let k = 0; k <= 4; k++) nodes.push(text(42 + k * 68, 266, short(10 ** (world.size + k)).replace(/\.0+(?=\D|$)/, "")));
     for (const part of [0, 0.5, 1]) nodes.push(text(38, toY(low + part * (high - low)) + 4, (low + part * (high - low)).toFixed(2), { "text-anchor": "end" }));
     nodes.push(text(177, 286, "weights N"));
     for (const [times, name] of [[0.1, "a tenth of it"], [1, "this budget"], [10, "ten times"]]) {
@@ -66,8 +66,8 @@ function render({ model, el }) {
     const bottom = world.tokens, toX = (n) => 42 + ((Math.log10(n) - world.size) / 4) * 272;
     const toY = (d) => 250 - ((Math.log10(d) - bottom) / 5) * 220, inside = (d) => d >= 10 ** bottom && d <= 10 ** (bottom + 5);
     const nodes = [text(177, 14, "tokens D over weights N", { "font-weight": 600 }), line(42, 250, 314, 250), line(42, 30, 42, 250)];
-    for (let k = 0; k <= 4; k++) nodes.push(text(42 + k * 68, 266, short(10 ** (world.size + k)).replace(".00", "")));
-    for (let k = 0; k <= 5; k++) nodes.push(text(38, 254 - k * 44, short(10 ** (bottom + k)).replace(".00", ""), { "text-anchor": "end", "font-size": 11 }));
+    for (let k = 0; k <= 4; k++) nodes.push(text(42 + k * 68, 266, short(10 ** (world.size + k)).replace(/\.0+(?=\D|$)/, "")));
+    for (let k = 0; k <= 5; k++) nodes.push(text(38, 254 - k * 44, short(10 ** (bottom + k)).replace(/\.0+(?=\D|$)/, ""), { "text-anchor": "end", "font-size": 11 }));
     nodes.push(text(177, 286, "weights N"));
     const way = (along, more) => {
       const points = along.filter(([n, d]) => inside(d) && toX(n) >= 42 && toX(n) <= 314).map(([n, d]) => `${toX(n).toFixed(1)},${toY(d).toFixed(1)}`);
