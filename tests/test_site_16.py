@@ -36,7 +36,11 @@ def test_the_budget_figure_agrees_with_python(site, home, browser, way):
             page.locator(f'{FIGURE} input[data-key="world"][value="{world}"]').check()
             set_slider(page, "training_budget", "compute", compute)
             set_slider(page, "training_budget", "size", size)
-            says(page, "training_budget", *expected(TrainingBudget(world=world, compute=compute, size=size)))
+            says(
+                page,
+                "training_budget",
+                *expected(TrainingBudget(world=world, compute=compute, size=size)),
+            )
         assert wrong == []
 
 

@@ -31,7 +31,14 @@ def test_the_models_are_the_released_ones():
 
 @pytest.mark.parametrize(
     ("number", "said"),
-    [(12.2e12, "12.2T"), (494e6, "494M"), (65_536, "65.5K"), (100, "100"), (999.6, "1.00K"), (7, "7.00")],
+    [
+        (12.2e12, "12.2T"),
+        (494e6, "494M"),
+        (65_536, "65.5K"),
+        (100, "100"),
+        (999.6, "1.00K"),
+        (7, "7.00"),
+    ],
 )
 def test_short_numbers(number, said):
     assert short(number) == said
