@@ -42,7 +42,7 @@ SEEDS = range(5)
 ROWS, LENGTH, HELD_OUT = 4, 128, 24
 DATA_SEED, HELD_OUT_SEED = 16, 1_000_016
 SIZES = {"small": (32, 2), "middle": (64, 3), "large": (128, 4)}  # hidden size, layers
-STEPS = {"small": (128, 256, 512, 1024), "middle": (128, 256, 512, 1024), "large": (256, 512)}
+STEPS = {"small": (128, 256, 512, 1024), "middle": (128, 256, 512), "large": (256, 512)}
 SHORT, LONG, FIRST, MORE = 64, 512, 400, 100  # tokens a row; steps
 BASES = (10_000.0, 1_000_000.0)
 SPREAD = 0.5**0.5 / 10  # of the first weights; 0.02 and 0.035 learn more slowly in short runs
@@ -87,6 +87,12 @@ def batches(tokenizer: Tokenizer, count: int, seed: int) -> list[Batch]:
 
     source = PackedSource(samples, ROWS, LENGTH, "documents")
     return [source.batch(k) for k in range(count)]
+
+
+def world(tokenizer: Tokenizer) -> tuple[list[Batch], list[Batch]]:
+    """The batches of all runs, enough for the longest, and those that are held out."""
+    most = max(max(each) for each in STEPS.values())
+    return batches(tokenizer, most, DATA_SEED), batches(tokenizer, HELD_OUT, HELD_OUT_SEED)
 
 
 def long_batches(tokenizer: Tokenizer, count: int, seed: int, rows: int, length: int) -> list:
@@ -199,8 +205,7 @@ def main() -> None:
     if STORED.exists():
         stored = json.loads(STORED.read_text(encoding="utf-8"))
     done = [each["run"] for each in stored["runs"]]
-    data = batches(tokenizer, max(max(each) for each in STEPS.values()), DATA_SEED)
-    tested = batches(tokenizer, HELD_OUT, HELD_OUT_SEED)
+    data, tested = world(tokenizer)
     for name in wanted(sys.argv[1:] or ["length", "scaling"]):
         if name in done:
             continue

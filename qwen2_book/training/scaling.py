@@ -22,17 +22,17 @@ class Law:
     alpha: float
     beta: float
 
-    def loss(self, size: float, tokens: float) -> float:
+    def loss(self, size: float | int, tokens: float | int) -> float:
         """The loss of N = `size` and D = `tokens`."""
         return self.floor + self.a * size**-self.alpha + self.b * tokens**-self.beta
 
-    def best_size(self, operations: float) -> float:
+    def best_size(self, operations: float | int) -> float:
         """The N with the lowest loss among all that cost this many operations."""
         balance = self.alpha * self.a / (self.beta * self.b)
         both = self.alpha + self.beta
         return balance ** (1 / both) * (operations / 6) ** (self.beta / both)
 
-    def fewest_operations(self, loss: float) -> float:
+    def fewest_operations(self, loss: float | int) -> float:
         """What the cheapest run costs that reaches a loss above the floor."""
         size = self.best_size(1.0)
         above = self.loss(size, 1 / (6 * size)) - self.floor  # of a run of one operation
@@ -40,7 +40,7 @@ class Law:
         return float((above / (loss - self.floor)) ** power)
 
 
-def fit_law(points: Iterable[tuple[float, float, float]]) -> Law:
+def fit_law(points: Iterable[tuple[float | int, float | int, float]]) -> Law:
     """The law with the least squared error over (N, D, loss) points.
 
     Once the exponents are chosen, floor, a and b follow from a linear system; so all pairs of

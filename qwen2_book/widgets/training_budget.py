@@ -19,7 +19,7 @@ def stored() -> dict[str, Any]:
     return data
 
 
-def short(number: float) -> str:
+def short(number: float | int) -> str:
     """Three digits and a letter: 12.2T, 494M, 65.5K."""
     letters = ["", "K", "M", "B", "T", "P"]
     power = 0
