@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-EXPONENTS = np.arange(0.04, 1.5, 0.01)  # where `fit_law` looks
+EXPONENTS = np.arange(0.04, 3, 0.02)  # where `fit_law` looks
 
 
 @dataclass(frozen=True)
