@@ -27,7 +27,7 @@ from gate_training import Shuffled
 from qwen2_book import Qwen2, Qwen2Config, Tokenizer
 from qwen2_book.checkpoint.source import BASE
 from qwen2_book.costs import matmul_flops
-from qwen2_book.training.data import Batch, PackedSource, Sample, whole
+from qwen2_book.training.data import Batch, PackedSource, Sample, pack, whole
 from qwen2_book.training.loop import Settings, train
 from qwen2_book.training.loss import mean_loss, token_log_probs
 from qwen2_book.training.run_folder import Metrics
@@ -106,7 +106,9 @@ def world(tokenizer: Tokenizer) -> tuple[list[Batch], list[Batch]]:
     return batches(tokenizer, most, DATA_SEED), batches(tokenizer, HELD_OUT, HELD_OUT_SEED)
 
 
-def long_batches(tokenizer: Tokenizer, count: int, seed: int, rows: int, length: int) -> list:
+def long_batches(
+    tokenizer: Tokenizer, count: int, seed: int, rows: int, length: int
+) -> list[Batch]:
     """Rows cut from documents one after the other; in a row, every token sees all before it."""
     end, stream = tokenizer.added["<|endoftext|>"], documents(seed)
     found = []
@@ -114,8 +116,7 @@ def long_batches(tokenizer: Tokenizer, count: int, seed: int, rows: int, length:
         ids: list[int] = []
         while len(ids) <= rows * length:
             ids += [*tokenizer.encode(next(stream)), end]
-        source = PackedSource(lambda _, ids=ids: [whole(ids)], rows, length, "long texts")
-        found.append(source.batch(0))
+        found.append(pack([whole(ids)], rows, length))
     return found
 
 
@@ -208,7 +209,11 @@ def figure_data(stored: dict[str, Any]) -> dict[str, Any]:
         "worlds": {
             "web": {"title": "web text", "law": vars(WEB), "models": theirs}
             | {"compute": 21, "size": 8, "tokens": 10},
-            "little": {"title": "the little world", "law": fitted, "models": [["", *p] for p in ours]}
+            "little": {
+                "title": "the little world",
+                "law": fitted,
+                "models": [["", *p] for p in ours],
+            }
             | {"compute": 10, "size": 4, "tokens": 4},
         }
     }
