@@ -22,7 +22,8 @@ ORDER = """
     rounding packed quantize loading saving trace neurons heads costs parity style plots
     training.data training.loss training.run_folder training.loop
     training.sft training.dpo training.reward training.lora training.online training.curve
-    world.words world.sentences world.story world.facts world.talk world.documents world.lessons
+    training.scaling world.words world.sentences world.story world.facts world.talk
+    world.documents world.lessons
     world.score widgets.base widgets.chat_bytes widgets.chunk_distances widgets.dpo_margin
     widgets.dpo_plane widgets.gate_neurons widgets.head_data
     widgets.head_browser widgets.head_window widgets.heads_bill widgets.logit_lens
@@ -30,6 +31,7 @@ ORDER = """
     widgets.parity_ladder
     widgets.stream_data widgets.residual_stream widgets.ring_buffer widgets.rope_clocks
     widgets.roofline widgets.router_flow widgets.weight_block widgets.sampling_knobs
+    widgets.training_budget
     widgets.window_explorer
     exercises.base exercises.meet_checks exercises.meet exercises.tokenizer_checks
     exercises.tokenizer exercises.stream_checks exercises.stream exercises.rope_checks
@@ -40,7 +42,8 @@ ORDER = """
     exercises.chatml_checks exercises.chatml exercises.long_context_checks
     exercises.long_context exercises.seeing_checks exercises.seeing
     exercises.speed_checks exercises.speed exercises.tuning_checks exercises.tuning
-    exercises.preferences_checks exercises.preferences cli
+    exercises.preferences_checks exercises.preferences exercises.pretraining_checks
+    exercises.pretraining cli
 """.split()
 
 

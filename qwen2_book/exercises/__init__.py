@@ -13,6 +13,7 @@ from qwen2_book.exercises import (
     long_context,
     meet,
     preferences,
+    pretraining,
     rope,
     seeing,
     speed,
@@ -41,6 +42,7 @@ EXERCISES: dict[str, Exercise] = {
     **long_context.EXERCISES,
     **seeing.EXERCISES,
     **speed.EXERCISES,
+    **pretraining.EXERCISES,
     **tuning.EXERCISES,
     **preferences.EXERCISES,
 }

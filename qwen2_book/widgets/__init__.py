@@ -25,6 +25,7 @@ from qwen2_book.widgets.roofline import Roofline
 from qwen2_book.widgets.rope_clocks import RopeClocks
 from qwen2_book.widgets.router_flow import RouterFlow
 from qwen2_book.widgets.sampling_knobs import SamplingKnobs
+from qwen2_book.widgets.training_budget import TrainingBudget
 from qwen2_book.widgets.weight_block import WeightBlock
 from qwen2_book.widgets.window_explorer import WindowExplorer
 
@@ -50,6 +51,7 @@ __all__ = [
     "RopeClocks",
     "RouterFlow",
     "SamplingKnobs",
+    "TrainingBudget",
     "WeightBlock",
     "WindowExplorer",
     "names",
