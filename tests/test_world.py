@@ -67,6 +67,7 @@ def answers_from(state, language):
         ("有一天，小明和小红在公园。小明小明。", "not understood"),
         ("One day, Tom and Tom met in the park.", "comes twice"),
         ("One day, Tom and Bob met in the park.", "not understood"),
+        ("One day, Tom and Anna met in the park. Tom walked to the park.", "there already"),
         ("有一天，小明和小红在公园。小明有一个红色的球。小明把红色的球给了小明。", "to oneself"),
     ],
 )
@@ -277,11 +278,14 @@ def test_each_rule_says_why():
             assert pair.chosen.isascii() != pair.rejected.isascii()
         if pair.rule == "whole":
             assert pair.rejected in pair.chosen and len(pair.rejected) < len(pair.chosen)
+        if pair.rule == "apt":
+            assert read_story(pair.rejected, "en" if pair.rejected.isascii() else "zh").events
+            assert len(pair.prompt[-1]["content"]) < 40
         if pair.rule == "honest":
             assert pair.chosen in ("The story does not say.", "故事里没有说。")
         if pair.rule == "true":
             assert pair.chosen.isascii() == pair.rejected.isascii()
-    assert set(rules) == {"true", "honest", "language", "whole"}
+    assert set(rules) == {"true", "honest", "language", "whole", "apt"}
 
 
 def test_chinese_words_stay_tokens(trained_on_the_world):

@@ -283,15 +283,21 @@ class OnlineSource(PreferenceSource):
         return [pair for pair in pairs if pair]
 
     def mark(self, answer: Sample, language: str) -> float:
-        """The share of a story's sentences that are sound; 0 if it is short or does not end."""
+        """The share of a story's sentences that are sound, less if the same happens again and again.
+
+        Without the second part the policy finds out that whoever runs to the garden six times makes
+        no mistake. 0 if a story does not end, or fewer than three things happen.
+        """
         ids, learned = answer
         said = [token for token, own in zip(ids, learned, strict=True) if own]
         if said[-1] != self.tokenizer.added["<|im_end|>"]:
             return 0.0
         reading = read_story(self.tokenizer.decode(said[:-1]), language)
-        if reading.sentences < 5:
+        happened = [event.kind for event in reading.events if event.kind != "has"]
+        if len(happened) < 3:
             return 0.0
-        return 1 - len(reading.faults) / reading.sentences
+        sound = 1 - len(reading.faults) / reading.sentences
+        return sound * min(1.0, 2 * len(set(happened)) / len(happened))
 
 
 def held_out(source: PackedSource, first: int = 0) -> list[Batch]:

@@ -55,11 +55,12 @@ class Asked:
 
 @dataclass
 class Reading:
-    """What was understood of a story: how many sentences, and what is wrong with which."""
+    """What was understood of a story: its events, and what is wrong with which sentence."""
 
     sentences: int = 0
     faults: list[str] = field(default_factory=list)
     state: State = field(default_factory=State)
+    events: list[Event] = field(default_factory=list)
 
 
 def questions(seed: int, count: int) -> list[Asked]:
@@ -114,8 +115,12 @@ def read_story(text: str, language: str) -> Reading:
         if event.words["person"] is event.words.get("other"):
             reading.faults.append(f"given to oneself: {sentence}")
             continue
+        if reading.state.place.get(event.words["person"]) is event.words.get("place", 0):
+            reading.faults.append(f"there already: {sentence}")
+            continue
         try:
             reading.state.apply(event)
+            reading.events.append(event)
         except ValueError as error:
             reading.faults.append(f"{error}: {sentence}")
         last = None if event.kind in ("gives", "hands") else event.words["person"]

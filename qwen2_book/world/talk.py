@@ -147,7 +147,7 @@ def preference(seed: int, index: int) -> Preference:
     """Pair `index` of a seed, and the rule that its chosen answer keeps and the other breaks."""
     random_ = random.Random(f"pairs/{seed}/{index}")
     language = random_.choice(LANGUAGES)
-    rule = random_.choice(("true", "true", "honest", "language", "whole"))
+    rule = random_.choice(("true", "true", "honest", "language", "whole", "apt"))
     other = LANGUAGES[1 - LANGUAGES.index(language)]
     while True:
         events = plot(random_)
@@ -166,9 +166,13 @@ def preference(seed: int, index: int) -> Preference:
         chosen, rejected = say(language, "unknown!", random_, {}), guessed
     elif rule == "language":  # answer in the language of the question
         rejected = same.answer
-    else:  # a whole sentence, not a word
+    elif rule == "whole":  # a sentence, not a word
         rejected = question.value
-    prompt = messages(random_, language, [(told(random_, tale, asked), "")])[:-1]
+    user = told(random_, tale, asked)
+    if rule == "apt":  # small talk is answered, not told a story
+        users, answers = random_.choice(SMALL_TALK[language])
+        user, chosen, rejected = random_.choice(users), random_.choice(answers), tale.text
+    prompt = messages(random_, language, [(user, "")])[:-1]
     return Preference(prompt, chosen, rejected, rule)
 
 
