@@ -67,7 +67,7 @@ def answers_from(state, language):
         ("有一天，小明和小红在公园。小明小明。", "not understood"),
         ("One day, Tom and Tom met in the park.", "comes twice"),
         ("One day, Tom and Bob met in the park.", "not understood"),
-        ("One day, Tom and Anna met in the park. Tom walked to the park.", "there already"),
+        ("One day, Tom and Anna met in the park. Tom ran to the park.", "there already"),
         ("有一天，小明和小红在公园。小明有一个红色的球。小明把红色的球给了小明。", "to oneself"),
     ],
 )
@@ -208,7 +208,8 @@ def state_of(told_, language):
         opening = f"One day, {' and '.join(names)} were in the park. "
         told_ = (opening if language == "en" else f"有一天，{'、'.join(names)}在公园。") + told_
     reading = read_story(told_, language)
-    assert reading.faults == [], told_
+    faults = [fault for fault in reading.faults if not fault.startswith("there already")]
+    assert faults == [], told_  # a lesson may send somebody where they are
     return reading.state
 
 

@@ -283,7 +283,7 @@ class OnlineSource(PreferenceSource):
         return [pair for pair in pairs if pair]
 
     def mark(self, answer: Sample, language: str) -> float:
-        """The share of a story's sentences that are sound, less if the same happens again and again.
+        """The share of a story's sentences that are sound, less if always the same happens.
 
         Without the second part the policy finds out that whoever runs to the garden six times makes
         no mistake. 0 if a story does not end, or fewer than three things happen.
