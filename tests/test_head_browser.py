@@ -85,7 +85,9 @@ def test_a_prompt_of_the_readers_own_is_what_was_surveyed(tiny):
     seen, whole = survey(model, ids), trace(model, ids)
     figure = HeadBrowser.of(seen, tokenizer.pieces(ids), "tiny", layer=1, head=2, chunk=5)
     assert figure.data["prompts"][0]["tokens"] == tokenizer.pieces(ids)
-    assert (figure.data["heads"], figure.data["kv_heads"]) == (4, model.config.num_key_value_heads)
+    config = model.config
+    shape = (config.num_attention_heads, config.num_key_value_heads)
+    assert (figure.data["heads"], figure.data["kv_heads"]) == shape
     for window in (1, 3, len(ids)):
         for first in (0, 1):
             figure.window, figure.first = window, first
@@ -161,7 +163,8 @@ def test_bad_input_is_refused_or_moved(tiny):
     with pytest.raises(ValueError, match="these data hold no losses"):
         HeadBrowser.of(seen, pieces, "tiny", shade="loss")
     figure = HeadBrowser.of(seen, pieces, "tiny", layer=99, window=10**6, query=-1, chunk=math.nan)
-    assert (figure.layer, figure.window, figure.query, figure.chunk) == (5, len(ids), 0, 0)
+    last = model.config.num_hidden_layers - 1
+    assert (figure.layer, figure.window, figure.query, figure.chunk) == (last, len(ids), 0, 0)
     for part in ("layer 99", "window 1000000", "query -1", "chunk nan"):
         assert part in figure.note
     assert math.isnan(figure.score("follows"))  # nothing comes twice

@@ -123,15 +123,15 @@ def test_the_head_browser_shows_the_readers_own_prompt(lab, browser):
         squares.first.wait_for(timeout=120_000)
         page.get_by_text(f"python says {figure.layer} {figure.head} ").wait_for(timeout=60_000)
         assert squares.count() == 24 and page.locator(".q2b [data-token]").count() == len(ids)
-        squares.nth(4 * 4 + 1).click()
-        figure.layer, figure.head = 4, 1
+        squares.nth(3 * 6 + 1).click()
+        figure.layer, figure.head = 3, 1
         expected = f"{100 * figure.kept():.1f}%"
         page.wait_for_function(
-            "document.querySelector('.q2b-result').textContent.includes('Layer 4, head 1:')"
+            "document.querySelector('.q2b-result').textContent.includes('Layer 3, head 1:')"
         )
         assert f"keeps {expected} of its" in page.locator(".q2b-result").first.text_content()
         page.locator(".jp-CodeCell").nth(1).click()
         page.keyboard.press("Control+Enter")
-        page.get_by_text(f"python says 4 1 {expected}").wait_for(timeout=30_000)
+        page.get_by_text(f"python says 3 1 {expected}").wait_for(timeout=30_000)
         errors = [line for line in wrong if "figure" in line or "anywidget" in line]
         assert errors == []

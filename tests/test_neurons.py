@@ -49,15 +49,15 @@ def test_a_closed_neuron_adds_nothing_and_opens_again(tiny):
     tokens = torch.tensor([ids])
     with torch.no_grad():
         before = model(tokens)
-        with closed(model, [(2, 5), (2, 7), (4, 0)]):
+        with closed(model, [(2, 5), (2, 7), (3, 0)]):
             found = gates(model, ids)
             inside = model(tokens)
         after = model(tokens)
-    assert found[2, :, 5].abs().max() == found[2, :, 7].abs().max() == found[4, :, 0].abs().max()
+    assert found[2, :, 5].abs().max() == found[2, :, 7].abs().max() == found[3, :, 0].abs().max()
     assert float(found[2, :, 5].abs().max()) == 0 < float(found[2, :, 6].abs().max())
     assert torch.equal(before, after)
     twin = load(dtype="float32")[0]
-    for layer, neuron in ((2, 5), (2, 7), (4, 0)):
+    for layer, neuron in ((2, 5), (2, 7), (3, 0)):
         twin.model.layers[layer].mlp.down_proj.weight.data[:, neuron] = 0
     with torch.no_grad():
         assert torch.allclose(inside, twin(tokens), atol=1e-4)
