@@ -54,7 +54,8 @@ def test_a_chapter_has_its_size_and_its_parts(name):
     cells = chapter.text_of(name).cells
     code = [cell for cell in cells if cell.cell_type == "code"]
     prose = (cell.source for cell in cells if cell.cell_type == "markdown")
-    words = sum(len(re.sub("<!--.*?-->", "", each).split()) for each in prose)  # without claims
+    unread = re.compile(r"<!--.*?-->|```.*?```|\$\$.*?\$\$", re.S)  # claims, code, formulas
+    words = sum(len(unread.sub("", each).split()) for each in prose)
     assert 2000 <= words <= 4500
     assert 25 <= len(cells) <= 110
     parts = ("**Question.**", "**Cost.**", "**Before you start**", "**中文摘要。**", "Fact check")
