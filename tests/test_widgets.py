@@ -81,7 +81,7 @@ def test_the_head_figure_shows_what_trace_saw():
     mapped = [(0, 3), (1, 2)]
     prompt = head_data.prompt_data("tiny", tokenizer.pieces(ids), seen, mapped)
     figure = HeadWindow(window=3, layer=1, head=2)
-    figure.data = {"layers": 6, "heads": 4, "mapped": mapped, "prompts": [prompt]}
+    figure.data = {"layers": 4, "heads": 6, "mapped": mapped, "prompts": [prompt]}
     for sinks in head_data.SINKS:
         figure.sinks = sinks
         share = seen.mass_in_window(1, 3, sinks)[0].mean(-1)
