@@ -15,6 +15,7 @@ from make_tiny import (
     PREFERENCES,
     PRETRAINING,
     STAGES,
+    OnlineSource,
     PreferenceSource,
     chat_source,
     lesson_source,
@@ -192,6 +193,42 @@ def test_only_the_asked_words_of_a_lesson_are_learned():
         == "小红 Tom"
     )
     assert tokenizer.decode(ids) == "".join(text for text, _ in pieces) + "<|endoftext|>"
+
+
+@pytest.fixture(scope="module")
+def teller():
+    model, tokenizer = load(dtype="float32")
+    return OnlineSource(tokenizer, model, model)
+
+
+@pytest.mark.parametrize(
+    "told, mark",
+    [
+        ("Tom had a red ball. Tom ran to the zoo. He ate two pears. Anna took a nap.", 0),
+        ("Tom had a red ball. Tom ran to the zoo. Tom gave Anna the red ball. Anna took a nap.", 1),
+        (
+            "Tom ran to the zoo. Tom ran to the shop. Anna ran to the zoo. Anna ran to the shop.",
+            0.5,
+        ),
+        ("Tom had a red ball. Tom ran to the zoo.", 0),
+    ],
+)
+def test_a_story_is_marked_by_what_is_sound_and_by_its_variety(teller, told, mark):
+    text = f"One day, Tom and Anna met in the park. {told}"
+    ids, end = teller.tokenizer.encode(text), teller.tokenizer.added["<|im_end|>"]
+    whole = [*ids, end], [True] * (len(ids) + 1)
+    assert teller.mark(whole, "en") == mark
+    assert teller.mark((ids, [True] * len(ids)), "en") == 0  # it does not end
+
+
+def test_online_pairs_are_the_best_and_the_worst_story_of_a_request(teller):
+    for (best, worst), _ in zip(teller.told(1), range(3), strict=False):
+        language = "en" if teller.tokenizer.decode(best[0][-3:-1]).isascii() else "zh"
+        assert teller.mark(best, language) > teller.mark(worst, language)
+    again = teller.batch(1)
+    assert again.reference is not None and torch.equal(
+        again.rows.token_ids, teller.batch(1).rows.token_ids
+    )
 
 
 def test_pairs_know_their_reference():
