@@ -1,4 +1,10 @@
-"""Linear layers made fast: several as one product, and matrices packed into 8 or 4 bits."""
+"""Linear layers made fast: several as one product, and matrices packed into 8 or 4 bits.
+
+What a processor does well decides the kernels: `CAPABILITY` and `WHOLE` say what was found here.
+"""
+
+import warnings
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +16,25 @@ from qwen2_book.rounding import GROUPS, round_int4, round_int8
 PACKED_ROWS = 16  # so many rows at most read packed weights; more are quicker with wide ones
 BLOCK = 1 << 14  # rows of a matrix that are widened at once
 ROUNDED = 1 << 10  # rows that are rounded at once, so that what is made on the way stays near
-EMULATED = torch.backends.cpu.get_cpu_capability() == "AVX2"  # bfloat16 products are, and slowly
+WHOLE_ROWS, LARGE = 64, 1 << 22  # rows up to which whole numbers are quicker; weights from which
+TINY = 1e-30  # the largest number of a row that holds nothing
+ROWS = 512  # rows of a product at once, so that what it writes is still near when it is read
+
+CAPABILITY = torch.backends.cpu.get_cpu_capability()
+EMULATED = CAPABILITY == "AVX2"  # bfloat16 products are, and slowly
+LAID_OUT = CAPABILITY == "AVX512" and torch.backends.mkldnn.is_available()  # by oneDNN, ahead
+
+
+def _whole() -> Literal["onednn", "fbgemm"] | None:
+    """The library that multiplies 8-bit whole numbers on this processor."""
+    engines = torch.backends.quantized.supported_engines
+    if "onednn" in engines and CAPABILITY == "AVX512" and torch.cpu._is_vnni_supported():
+        return "onednn"
+    there = "fbgemm" in engines and hasattr(torch, "_make_per_channel_quantized_tensor")
+    return "fbgemm" if there and CAPABILITY in ("AVX2", "AVX512") else None
+
+
+WHOLE = _whole()
 
 
 def product(
@@ -19,7 +43,12 @@ def product(
     bias: Float[Tensor, "out"] | None = None,
 ) -> Float[Tensor, "*batch out"]:
     """x W^T + b; many bfloat16 rows in float32 on processors without a unit for bfloat16."""
-    if not (EMULATED and not _few(x) and x.dtype == torch.bfloat16 and x.device.type == "cpu"):
+    if not (
+        EMULATED
+        and x.numel() > PACKED_ROWS * x.shape[-1]
+        and x.dtype == torch.bfloat16
+        and x.device.type == "cpu"
+    ):
         return F.linear(x, weight, bias)
     wide = x.float()
     y = _joined([F.linear(wide, part.float()) for part in weight.split(BLOCK)], -1)
@@ -27,7 +56,11 @@ def product(
 
 
 class FusedLinear(nn.Module):
-    """Linear layers that read the same input, as one product with their matrices stacked."""
+    """Linear layers that read the same input, as one product with their matrices stacked.
+
+    A bfloat16 matrix is stored in the order in which oneDNN's kernels read it, where they have one
+    (`F.linear` would bring it into that order in every call).
+    """
 
     def __init__(self, *layers: nn.Linear, dtype: torch.dtype) -> None:
         super().__init__()
@@ -35,9 +68,14 @@ class FusedLinear(nn.Module):
         weights: list[Tensor] = [layer.weight for layer in layers]
         self.weight = frozen(_joined(weights), dtype)
         self.bias = _stacked_bias(layers, dtype)
+        self.laid_out = LAID_OUT and dtype == torch.bfloat16 and self.weight.device.type == "cpu"
+        if self.laid_out:
+            self.weight = frozen(torch.ops.mkldnn._reorder_linear_weight(self.weight, ROWS))
 
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-        return product(x, self.weight, self.bias)
+        if not self.laid_out:
+            return product(x, self.weight, self.bias)
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
 
     def split(self, x: Float[Tensor, "*batch in"]) -> tuple[Float[Tensor, "*batch _"], ...]:
         """The output of each layer."""
@@ -51,46 +89,94 @@ class PackedLinear(nn.Module):
     to whole blocks of 16. The packed tensors are this module's buffers.
     """
 
-    def __init__(self, *layers: nn.Linear, kind: str, group: int) -> None:
+    few = PACKED_ROWS
+
+    def __init__(self, *layers: nn.Linear, kind: str, group: int = 0) -> None:
         super().__init__()
         self.sizes, self.kind, self.group = [layer.out_features for layer in layers], kind, group
+        self.size = sum(self.sizes)
         self.wide = nn.ParameterList(frozen(layer.weight) for layer in layers)
         self.bias = _stacked_bias(layers, layers[0].weight.dtype)
-        weight = _joined([layer.weight.detach() for layer in layers])
-        steps, scales = (self._int4 if kind == "int4" else self._int8)(weight)
+        self._pack(_joined([layer.weight.detach() for layer in layers]))
+
+    def _pack(self, weight: Tensor) -> None:
+        if self.kind == "int8":
+            steps, scales = _round_rows(weight)
+        else:
+            weight = F.pad(weight, (0, 0, 0, -len(weight) % 16))
+            parts = [round_int4(part, self.group) for part in weight.split(ROUNDED)]
+            steps, scale, zero = (torch.cat(found) for found in zip(*parts, strict=True))
+            steps = torch._convert_weight_to_int4pack_for_cpu(steps.int(), 1)
+            scales = torch.stack((scale.T, zero.T), -1).contiguous()
         self.register_buffer("steps", steps, persistent=False)
         self.register_buffer("scales", scales, persistent=False)
 
-    def _int8(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        steps, scales = zip(*map(round_int8, weight.split(ROUNDED)), strict=True)
-        return torch.cat(steps), torch.cat(scales)
-
-    def _int4(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        weight = F.pad(weight, (0, 0, 0, -len(weight) % 16))
-        parts = [round_int4(part, self.group) for part in weight.split(ROUNDED)]
-        steps, scale, zero = (torch.cat(found) for found in zip(*parts, strict=True))
-        packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(steps.int(), 1)
-        return packed, torch.stack((scale.T, zero.T), -1).contiguous()
-
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-        return self._packed(x) if _few(x) else _joined(self.split(x), -1)
+        return self._packed(x) if self._are_few(x) else _joined(self.split(x), -1)
 
     def split(self, x: Float[Tensor, "*batch in"]) -> tuple[Float[Tensor, "*batch _"], ...]:
         """The output of each layer."""
-        if _few(x):
+        if self._are_few(x):
             return self._packed(x).split(self.sizes, -1)
         biases = [None] * len(self.sizes) if self.bias is None else self.bias.split(self.sizes)
         return tuple(product(x, w, b) for w, b in zip(self.wide, biases, strict=True))
 
+    def _are_few(self, x: Tensor) -> bool:
+        return x.numel() <= self.few * x.shape[-1]
+
     def _packed(self, x: Tensor) -> Tensor:
-        rows = x.flatten(0, -2).bfloat16().contiguous()
+        y = self._product(x.reshape(-1, x.shape[-1]))[:, : self.size].to(x.dtype)
+        return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], self.size)
+
+    def _product(self, rows: Float[Tensor, "rows in"]) -> Float[Tensor, "rows out"]:
         if self.kind == "int8":
-            y = torch.ops.aten._weight_int8pack_mm(rows, self.steps, self.scales)
-        else:
-            mm = torch.ops.aten._weight_int4pack_mm_for_cpu
-            y = mm(rows, self.steps, self.group, self.scales)[:, : sum(self.sizes)]
-        y = y.to(x.dtype).unflatten(0, x.shape[:-1])
-        return y if self.bias is None else y + self.bias
+            return torch._weight_int8pack_mm(rows.bfloat16(), self.steps, self.scales)
+        return torch._weight_int4pack_mm_for_cpu(
+            rows.bfloat16(), self.steps, self.group, self.scales
+        )
+
+
+class WholeLinear(PackedLinear):
+    """The same in whole numbers: int8 matrices times int8 rows, summed in int32.
+
+    A row is rounded twice, the second time what the first has left over, so that it passes as two
+    rows of whole numbers, with 16 bits in all and nearly nothing lost. Few rows wait for the matrix
+    and not for arithmetic, so the second costs little. FBGEMM is for processors without
+    instructions for this; the 16 bits in which they add two products hold 8 bits times 7.
+    """
+
+    few = WHOLE_ROWS
+
+    def _pack(self, weight: Tensor) -> None:
+        steps, scales = _round_rows(weight)
+        self.most = 127 if self.kind == "onednn" else 63
+        scales, zeros = scales.float() / self.most, torch.zeros(len(steps), dtype=torch.long)
+        if self.kind == "onednn":
+            self.packed: Any = torch.ops.onednn.qlinear_prepack(steps, None), scales, zeros
+            return
+        before, torch.backends.quantized.engine = torch.backends.quantized.engine, "fbgemm"
+        with warnings.catch_warnings():  # PyTorch means to drop such tensors (issue 184982)
+            warnings.simplefilter("ignore")
+            weight = torch._make_per_channel_quantized_tensor(steps, scales.double(), zeros, 0)
+        self.packed = torch.ops.quantized.linear_prepack(weight, None)
+        torch.backends.quantized.engine = before
+
+    def _product(self, rows: Float[Tensor, "rows in"]) -> Float[Tensor, "rows out"]:
+        rows = rows.float()
+        largest = rows.abs().amax(1, keepdim=True).clamp_(min=TINY)
+        steps = rows * (self.most / largest)
+        high = steps.round()
+        low = (steps - high).mul_(2 * self.most)  # between -most and most, as the high ones
+        first, second = self._whole(torch.cat((high, low))).chunk(2)
+        return first.add_(second, alpha=0.5 / self.most).mul_(largest)
+
+    def _whole(self, steps: Float[Tensor, "rows in"]) -> Float[Tensor, "rows out"]:
+        """The product with steps rounded to whole numbers (FBGEMM rounds for itself)."""
+        if self.kind == "fbgemm":
+            op = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+            return op(steps, 1.0, 64, self.packed)
+        op, steps = torch.ops.onednn.qlinear_pointwise, steps.round_().char()
+        return op(steps, 1.0, 0, *self.packed, None, 1.0, 0, torch.float32, "none", [], "")
 
 
 def pack(*layers: nn.Linear, kind: str, group: int) -> FusedLinear | PackedLinear:
@@ -99,13 +185,18 @@ def pack(*layers: nn.Linear, kind: str, group: int) -> FusedLinear | PackedLinea
     if kind == "int4":
         group = next((size for size in GROUPS[::-1] if size <= group and not width % size), 0)
         kind = kind if group else "int8"
+    size = width * sum(layer.out_features for layer in layers)
+    if kind == "int8" and WHOLE and size >= LARGE:
+        return WholeLinear(*layers, kind=WHOLE)
     if width % 16:
         return FusedLinear(*layers, dtype=layers[0].weight.dtype)
     return PackedLinear(*layers, kind=kind, group=group)
 
 
-def _few(x: Tensor) -> bool:
-    return x.numel() <= PACKED_ROWS * x.shape[-1]
+def _round_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """int8 steps and a scale for each row, of so many rows at a time that they stay near."""
+    steps, scales = zip(*map(round_int8, weight.split(ROUNDED)), strict=True)
+    return torch.cat(steps), torch.cat(scales)
 
 
 def _joined(parts: tuple[Tensor, ...] | list[Tensor], dim: int = 0) -> Tensor:

@@ -1,8 +1,9 @@
 """Qwen2's tokenizer: text to ids and back, read from a checkpoint or trained here."""
 
+import gc
 import operator
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +37,7 @@ class Tokenizer:
         chat_template: str | None = None,
         backend: Backend = "library",
     ) -> None:
-        files.check_vocabulary(vocab, merges, added)
+        files.check_vocabulary(vocab, added)
         if backend not in ("library", "python"):
             raise TokenizerError(f"backend: found {backend!r}, expected 'library' or 'python'.")
         self.vocab, self.merges, self.added = vocab, list(merges), added
@@ -44,17 +45,23 @@ class Tokenizer:
         self.special_ids = {name: added[name] for name in names}
         self.chat_template = chat_template
         self.backend = backend
-        table = bpe.BYTE_OF_CHARACTER
-        self._bytes = {i: bytes(map(table.__getitem__, token)) for token, i in vocab.items()}
-        self._bytes |= {i: token.encode() for token, i in added.items()}
-        self._names = {i: token for token, i in (vocab | added).items()}
-        self._length = max(self._bytes) + 1
+        self._length = max(*vocab.values(), *added.values()) + 1
         longest_first = sorted(added, key=len, reverse=True)
         self._control = regex.compile("|".join(map(regex.escape, longest_first)) or r"(?!)")
         self._encode = self._library() if backend == "library" else self._python()
 
     def __len__(self) -> int:
         return self._length
+
+    @cached_property
+    def _bytes(self) -> dict[int, bytes]:
+        table = bpe.BYTE_OF_CHARACTER
+        found = {i: bytes(map(table.__getitem__, token)) for token, i in self.vocab.items()}
+        return found | {i: token.encode() for token, i in self.added.items()}
+
+    @cached_property
+    def _names(self) -> dict[int, str]:
+        return {i: token for token, i in (self.vocab | self.added).items()}
 
     def encode(self, text: str, allow_special: bool = False) -> list[int]:
         """Ids of a text; what spells a control token stays text unless `allow_special`.
@@ -164,7 +171,8 @@ class Tokenizer:
 
         Whatever is wrong with it ends in a TokenizerError that names the file and the field.
         """
-        path = Path(path)
+        path, collecting = Path(path), gc.isenabled()
+        gc.disable()  # it would look through hundreds of thousands of new strings, again and again
         try:
             if path.suffix == ".gguf":
                 return cls(**files.parts_of_gguf(path), backend=backend)
@@ -182,6 +190,9 @@ class Tokenizer:
                 f"{path}: {type(error).__name__}: {error}; expected a Qwen2 tokenizer. Fetch the "
                 "file again."
             ) from None
+        finally:
+            if collecting:
+                gc.enable()
 
     def save(self, path: str | Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json` as transformers reads them.
@@ -193,6 +204,7 @@ class Tokenizer:
         files.write_files(Path(path), self.vocab, self.merges, self.added, special, template)
 
     def _python(self):
+        files.check_merges(self.vocab, self.merges)
         ranks = {pair: rank for rank, pair in enumerate(self.merges)}
 
         @lru_cache(maxsize=1 << 16)
@@ -204,7 +216,12 @@ class Tokenizer:
     def _library(self):
         from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-        fast = Tokenizer(models.BPE(vocab=self.vocab, merges=self.merges))
+        try:
+            model = models.BPE(vocab=self.vocab, merges=self.merges)
+        except Exception:  # it looks for the same faults, without our words
+            files.check_merges(self.vocab, self.merges)
+            raise
+        fast = Tokenizer(model)
         fast.normalizer = normalizers.NFC()
         fast.pre_tokenizer = pre_tokenizers.Sequence(
             [

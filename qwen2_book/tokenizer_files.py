@@ -1,5 +1,6 @@
 """A tokenizer's files: `tokenizer.json`, `tokenizer_config.json` and the metadata of a GGUF."""
 
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -23,13 +24,10 @@ SPLIT = {"type": "Split", "pattern": {"Regex": bpe.PATTERN}, "behavior": "Isolat
 PRE_TOKENIZER = {"type": "Sequence", "pretokenizers": [SPLIT | {"invert": False}, BYTE_LEVEL]}
 
 
-def check_vocabulary(vocab: Any, merges: Sequence[tuple[str, str]], added: Any) -> None:
+def check_vocabulary(vocab: Any, added: Any) -> None:
     """Refuse a vocabulary that cannot encode every text, or whose ids clash."""
     for name, part in (("vocab", vocab), ("added_tokens", added)):
-        if not isinstance(part, dict) or not all(
-            isinstance(token, str) and token and type(i) is int and 0 <= i < MAX_ID
-            for token, i in part.items()
-        ):
+        if not isinstance(part, dict) or not _are_ids(part):
             expected = f"non-empty tokens with ids from 0 to {MAX_ID - 1:,}"
             raise TokenizerError(f"{name}: expected an object of {expected}.")
     if len(added) > MAX_ADDED or any(len(token) > MAX_ADDED_LENGTH for token in added):
@@ -40,16 +38,31 @@ def check_vocabulary(vocab: Any, merges: Sequence[tuple[str, str]], added: Any) 
     known = set(bpe.BYTE_OF_CHARACTER)
     if missing := known - vocab.keys():
         raise TokenizerError(f"vocab: {len(missing)} of the 256 single bytes are missing.")
-    if strange := next((token for token in vocab if not known.issuperset(token)), None):
+    if not known.issuperset("".join(vocab)):
+        strange = next(token for token in vocab if not known.issuperset(token))
         raise TokenizerError(f"vocab: {strange!r:.60} is not written in byte characters.")
     ids = [*vocab.values(), *(i for token, i in added.items() if vocab.get(token) != i)]
     if len(set(ids)) != len(ids):
         raise TokenizerError("vocab: two tokens have the same id.")
+
+
+def check_merges(vocab: dict[str, int], merges: Sequence[tuple[str, str]]) -> None:
+    """Refuse merges of tokens, or into tokens, that the vocabulary lacks."""
     for pair in merges:
         if pair[0] not in vocab or pair[1] not in vocab or "".join(pair) not in vocab:
             raise TokenizerError(
                 f"merges: {pair!r:.80} joins or makes a token that is not in the vocabulary."
             )
+
+
+def _are_ids(part: dict[Any, Any]) -> bool:
+    """Whether all keys are tokens and all values ids (whole columns at once: there are 150,000)."""
+    return not part or (
+        {*map(type, part)} == {str}
+        and "" not in part
+        and {*map(type, part.values())} == {int}
+        and 0 <= min(part.values()) <= max(part.values()) < MAX_ID
+    )
 
 
 def parts_of_json(values: Any) -> dict[str, Any]:
@@ -81,16 +94,11 @@ def parts_of_json(values: Any) -> dict[str, Any]:
         raise TokenizerError(
             f"post_processor: found {after!r:.80}, expected one that adds no tokens, as Qwen2's."
         )
-    merges = []
-    for merge in _field(model, "merges", list):
-        pair = merge.split(" ") if isinstance(merge, str) else merge
-        if (
-            not isinstance(pair, list)
-            or len(pair) != 2
-            or not all(isinstance(t, str) for t in pair)
-        ):
-            raise TokenizerError(f"model.merges: found {merge!r:.60}, expected two tokens.")
-        merges.append((pair[0], pair[1]))
+    merges = _field(model, "merges", list)
+    pairs = [m.split(" ") if isinstance(m, str) else m for m in merges]
+    if not _are_pairs(pairs):
+        wrong = next(m for m, pair in zip(merges, pairs, strict=True) if not _are_pairs([pair]))
+        raise TokenizerError(f"model.merges: found {wrong!r:.60}, expected two tokens.")
     added, special = {}, []
     for token in _field(values, "added_tokens", list) if values.get("added_tokens") else []:
         content, number = _field(token, "content", str), _field(token, "id", int)
@@ -102,7 +110,13 @@ def parts_of_json(values: Any) -> dict[str, Any]:
         added[content] = number
         special += [content] if token.get("special") else []
     vocab = _field(model, "vocab", dict)
-    return {"vocab": vocab, "merges": merges, "added": added, "special": special}
+    return {"vocab": vocab, "merges": [*map(tuple, pairs)], "added": added, "special": special}
+
+
+def _are_pairs(found: list[Any]) -> bool:
+    """Whether all are lists of two texts."""
+    lists = not {*map(type, found)} - {list} and not {*map(len, found)} - {2}
+    return lists and not {*map(type, itertools.chain.from_iterable(found))} - {str}
 
 
 def template_beside(folder: Path) -> str | None:
