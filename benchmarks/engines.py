@@ -32,6 +32,7 @@ HERE = Path(__file__).parent
 OURS = ("as stored", "float32", "bfloat16", "int8", "int4")  # the first is not optimised
 THEIRS = ("float32", "bfloat16")
 NAMES = [f"qwen2_book {w}" for w in OURS] + [f"transformers {w}" for w in THEIRS] + ["llama.cpp"]
+KERNELS = ("pack_mm", "qlinear_pointwise", "linear_with_input_q_dq")  # of packed products
 MOST, SPARE = 8192, 256  # tokens of all prompts of a batch; room for new ones
 Run = Callable[[torch.Tensor, int], tuple[float, float]]
 
@@ -197,7 +198,8 @@ def packed_share(folder: Path) -> float:
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         run(prompts(1, 1), 16)  # the prompt of one token is a step, too
     took = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
-    return sum(t for key, t in took.items() if "pack_mm" in key) / sum(took.values())
+    packed = sum(t for key, t in took.items() if any(kernel in key for kernel in KERNELS))
+    return packed / sum(took.values())
 
 
 def ratio(mine: list[float], others: list[list[float]]) -> str:
@@ -285,6 +287,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--most", type=int, default=MOST, help="tokens of a batch's prompts")
     parser.add_argument("--out", type=Path, default=HERE, help="where the two files go")
+    parser.add_argument("--engines", choices=NAMES, nargs="+", default=NAMES, help="only these")
     parser.add_argument("--load", choices=NAMES, help="only load this one, and say what it took")
     options = parser.parse_args()
     source = os.environ.get("QWEN2_BOOK_CHECKPOINT")
@@ -295,7 +298,7 @@ def main() -> None:
     if options.load:
         load_once(options.load, folder)
         return
-    names, busy = there(folder), os.getloadavg()[0]
+    names, busy = [n for n in there(folder) if n in options.engines], os.getloadavg()[0]
     results: dict[str, Any] = {"machine": machine(), "checkpoint": folder.name, "engines": names}
     results["machine"]["instructions"] = torch.backends.cpu.get_cpu_capability()
     if "llama.cpp" in names:

@@ -3,9 +3,9 @@
     QWEN2_BOOK_CHECKPOINT=folder python -m benchmarks.quality [--tokens 400]
 
 Each way of rounding is tried on the plain float32 model, whose matrices then hold the rounded
-numbers; `through the kernels` reads the packed weights themselves, with bfloat16 between the
-layers. Three texts; nothing was fitted to them. Writes benchmarks/quality.json and
-benchmarks/quality.md.
+numbers; `inputs in 8 bits` also rounds what is multiplied with them, with a scale for each token;
+`through the kernels` reads the packed weights themselves, with bfloat16 between the layers. Three
+texts; nothing was fitted to them. Writes benchmarks/quality.json and benchmarks/quality.md.
 """
 
 import argparse
@@ -73,20 +73,35 @@ def least_squares(weight: Tensor, group: int = 32) -> Tensor:
     return (steps * scale + zero).flatten(1)
 
 
+def mostly(way: Round) -> dict[str, Round]:
+    """The head, which is the most sensitive, in int8."""
+    return {"attention": way, "feed_forward": way, "head": int8}
+
+
 WAYS: dict[str, dict[str, Round]] = {
     "int8": dict.fromkeys(PARTS, int8),
-    "int4": {"attention": int8, "feed_forward": int4, "head": int8},
+    "int4": mostly(int4),
+    "int4, attention in int8": mostly(int4) | {"attention": int8},
     "int4 throughout": dict.fromkeys(PARTS, int4),
-    "int4, head too": {"attention": int8, "feed_forward": int4, "head": int4},
-    "int4, groups of 128": {
-        "attention": int8,
-        "feed_forward": partial(int4, group=128),
-        "head": int8,
-    },
-    "int4, a scale a row": {"attention": int8, "feed_forward": row_scale, "head": int8},
-    "int4, least squares": {"attention": int8, "feed_forward": least_squares, "head": int8},
+    "int4, groups of 128": mostly(partial(int4, group=128)),
+    "int4, a scale a row": mostly(row_scale),
+    "int4, least squares": mostly(least_squares),
     "int8, one scale a matrix": dict.fromkeys(PARTS, partial(one_scale, bits=8)),
 }
+INPUTS = {"int8, inputs in 8 bits": 127, "int8, inputs in 7 bits": 63}
+
+
+def round_inputs(model: Qwen2, most: int) -> Qwen2:
+    """Each input of a matrix in whole numbers up to `most`, with a scale for each token."""
+
+    def rounded(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        step = inputs[0].abs().amax(-1, keepdim=True).clamp(min=1e-30) / most
+        return (inputs[0] / step).round() * step
+
+    for part in model.modules():
+        if isinstance(part, nn.Linear):
+            part.register_forward_pre_hook(rounded)
+    return model
 
 
 @torch.no_grad()
@@ -138,7 +153,7 @@ def page(results: dict) -> str:
         "# What rounding costs\n\nThis page is written by `python -m benchmarks.quality`; the "
         f"numbers are in [quality.json](quality.json).\n\n{results['checkpoint']}; {about}. "
         f"{results['tokens']} tokens of each of three texts (English, Chinese, code). `int4` has "
-        "attention and head in int8, and groups of 32.\n\n" + "\n".join(lines) + "\n"
+        "the head in int8, and groups of 32.\n\n" + "\n".join(lines) + "\n"
     )
 
 
@@ -158,6 +173,8 @@ def main() -> None:
     found = {"float32": marks(exact, exact, ids)}
     for name, ways in WAYS.items():
         found[name] = marks(read(rounded(model, ways), ids), exact, ids)
+    for name, most in INPUTS.items():
+        found[name] = marks(read(round_inputs(rounded(model, WAYS["int8"]), most), ids), exact, ids)
     for kind in ("int8", "int4"):
         fast, _ = load(source, device="cpu", quantize=kind)
         found[f"{kind}, through the kernels"] = marks(read_packed(fast, ids), exact, ids)

@@ -31,13 +31,16 @@ from torch import nn
 from benchmarks.engines import limits, prompts
 from benchmarks.machine import machine
 from qwen2_book import KVCache, Qwen2, Qwen2Config, attention, generate, load, optimize, packed
+from qwen2_book.quantize import FastQwen2
 from qwen2_book.speculative import PromptLookup, speculate
+from qwen2_book.widgets.roofline import BYTES
 
 HERE = Path(__file__).parent
 PROMPT, SMALL, SHORT, LONG = 256, 64, 128, 4096  # tokens of two prompts; of the two caches
-BATCHES, ROWS = (1, 2, 4, 8, 16, 32), (1, 2, 4, 8, 16, 32)
+BATCHES, ROWS = (1, 2, 4, 8, 16, 32), (1, 2, 4, 8, 16, 32, 64)
 CONTEXTS, WINDOW = (128, 1024, 4096, 16384, 32768), 1024
 WEIGHTS = ("float32", "bfloat16", "int8", "int4")
+LIES = ("bfloat16 as it lies", "bfloat16")  # in the file's order, through bfloat16 products; ours
 NEW = 48  # tokens of a text that is guessed
 Found = dict[str, Any]
 
@@ -134,6 +137,8 @@ def variants(folder: Path) -> dict[str, Variant]:
         "projections fused": Variant(fused),
         "float32": Variant(whole),
     }
+    with patch.object(packed, "LAID_OUT", False):
+        found["bfloat16 as it lies"] = Variant(optimize(stored, "bfloat16"), emulated=False)
     for weights in WEIGHTS[1:]:
         found[weights] = Variant(optimize(stored, weights))
     found["int4 throughout"] = Variant(optimize(stored, "int4", int8_parts=()))
@@ -142,19 +147,30 @@ def variants(folder: Path) -> dict[str, Variant]:
 
 def chain(found: dict[str, Variant], options: argparse.Namespace) -> dict[str, Found]:
     """Seconds of a prompt and of a token, over both caches, for each variant."""
-    first = ("plain", "last position", "projections fused", "float32", "bfloat16")
+    first = ("plain", "last position", "projections fused", "float32", *LIES)
     prompt, small = prompts(1, PROMPT), prompts(1, SMALL)
     works = {name: partial(found[name].prompt, prompt) for name in first}
     results = {"prefill": in_turn(works, options.rounds)}
-    direct = Variant(found["bfloat16"].model, emulated=False)
-    kinds = {"bfloat16 products": direct, "float32 products": found["bfloat16"]}
-    works = {name: partial(kind.prompt, small) for name, kind in kinds.items()}
+    works = {name: partial(found[name].prompt, small) for name in LIES}
     results["products"] = in_turn(works, options.rounds)
     steps = {name: variant for name, variant in found.items() if name != "last position"}
     for length in (SHORT, LONG):
         filled = {n: partial(v.decode, v.filled(length), options.new) for n, v in steps.items()}
         results[f"decode {length}"] = in_turn(filled, options.rounds)
+    results["bookkeeping"] = bookkeeping(found["int4"], options)
     return results
+
+
+def bookkeeping(quick: Variant, options: argparse.Namespace) -> Found:
+    """Seconds of a token with PyTorch's bookkeeping for gradients, none of which are asked for."""
+    cache = quick.filled(SHORT)
+
+    def kept() -> float:
+        with patch.object(FastQwen2, "hidden_states", Qwen2.hidden_states):
+            return quick.decode(cache, options.new)
+
+    works = {"int4, no_grad": kept, "int4": partial(quick.decode, cache, options.new)}
+    return in_turn(works, options.rounds)
 
 
 def compiled(plain: Variant, options: argparse.Namespace) -> dict[str, Any]:
@@ -190,43 +206,36 @@ def batches(found: dict[str, Variant], options: argparse.Namespace) -> dict[str,
 
 
 def kernels(rounds: int) -> dict[str, dict[str, Any]]:
-    """Weights a second, counted once a row, of one product with 1 to 32 rows at once.
+    """Weights a second, counted once a row, of one product with 1 to 64 rows at once.
 
     `memory`: gate and up of a layer, a dozen copies walked through in turn, so that they come from
-    memory as they do in a model. `near`: half of one, again and again, so that it stays in the
+    memory as they do in a model. `near`: a ninth of one, again and again, so that it stays in the
     processor's cache: what is left then is arithmetic.
     """
     config = Qwen2Config.named("Qwen2-0.5B")
     results: dict[str, dict[str, Any]] = {}
     for weights in WEIGHTS:
-        cell = results[weights] = {}
-        for place, out, copies in (
-            ("memory", 2 * config.intermediate_size, 12),
-            ("near", config.intermediate_size, 1),
-        ):
-            call, tensors = one_product(weights, out, config.hidden_size)
-            turn = cycle([[each.clone() for each in tensors] for _ in range(copies)])
+        cell = results[weights] = {"bytes": BYTES[weights][1]}
+        cell["few"] = {"float32": 0, "int8": packed.WHOLE_ROWS}.get(weights, packed.PACKED_ROWS)
+        for place, out, copies in (("memory", 2 * config.intermediate_size, 12), ("near", 1024, 1)):
+            turn = cycle([one_product(weights, out, config.hidden_size) for _ in range(copies)])
             numbers = out * config.hidden_size
-            cell["bytes"] = sum(each.nbytes for each in tensors) / numbers
             cell[place] = {}
             for rows in ROWS:
                 x = torch.randn(rows, config.hidden_size)
                 x = x if weights == "float32" else x.bfloat16()
-                took = [seconds(partial(call, x, *next(turn))) for _ in range(24 * rounds)]
+                took = [seconds(partial(next(turn), x)) for _ in range(24 * rounds)]
                 cell[place][str(rows)] = rows * numbers / min(took[2:])
     return results
 
 
-def one_product(weights: str, out: int, width: int) -> tuple[Callable, list[torch.Tensor]]:
-    """A product, and the tensors that it reads besides its rows."""
+@patch.object(packed, "LARGE", 0)
+def one_product(weights: str, out: int, width: int) -> nn.Module:
+    """A layer as it is in the optimised model."""
     layer = nn.Linear(width, out, bias=False)
     if weights in ("float32", "bfloat16"):
-        return F.linear, [layer.weight.detach().to(getattr(torch, weights))]
-    tensors = list(packed.pack(layer, kind=weights, group=32).buffers())
-    if weights == "int8":
-        return torch.ops.aten._weight_int8pack_mm, tensors
-    mm = torch.ops.aten._weight_int4pack_mm_for_cpu
-    return (lambda x, steps, scales: mm(x, steps, 32, scales)), tensors
+        return packed.FusedLinear(layer, dtype=getattr(torch, weights))
+    return packed.pack(layer, kind=weights, group=32)
 
 
 def contexts(found: dict[str, Variant], options: argparse.Namespace) -> dict[str, Found]:
@@ -338,6 +347,7 @@ def page(results: dict) -> str:
             steps_table(f"a token, {n:,} in the cache", results["chain"][f"decode {n}"])
             for n in (SHORT, LONG)
         ),
+        steps_table("a token, 128 in the cache", results["chain"]["bookkeeping"]),
         grid("tokens/s of all texts, by texts at once", results["batches"], lambda n, t: n / t),
         *(kernel_table(results["kernels"], place) for place in ("memory", "near")),
         grid("int4, tokens/s, by tokens in the cache", results["contexts"], lambda n, t: 1 / t),

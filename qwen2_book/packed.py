@@ -86,7 +86,7 @@ class PackedLinear(nn.Module):
     """The same with packed matrices for few rows; more rows take the wide ones, unstacked.
 
     The kernels read bfloat16 inputs, sum in float32 and round to bfloat16. int4 outputs are padded
-    to whole blocks of 16. The packed tensors are this module's buffers.
+    to whole blocks of 16. `nbytes` is what a pass of few rows reads.
     """
 
     few = PACKED_ROWS
@@ -110,6 +110,7 @@ class PackedLinear(nn.Module):
             scales = torch.stack((scale.T, zero.T), -1).contiguous()
         self.register_buffer("steps", steps, persistent=False)
         self.register_buffer("scales", scales, persistent=False)
+        self.nbytes = steps.nbytes + scales.nbytes
 
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         return self._packed(x) if self._are_few(x) else _joined(self.split(x), -1)
@@ -125,15 +126,18 @@ class PackedLinear(nn.Module):
         return x.numel() <= self.few * x.shape[-1]
 
     def _packed(self, x: Tensor) -> Tensor:
-        y = self._product(x.reshape(-1, x.shape[-1]))[:, : self.size].to(x.dtype)
-        return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], self.size)
+        y = self._product(x.reshape(-1, x.shape[-1]))
+        y = y if self.bias is None else y.add_(self.bias)
+        y = y if y.dtype == x.dtype else y.to(x.dtype)
+        return y.view(*x.shape[:-1], self.size)
 
     def _product(self, rows: Float[Tensor, "rows in"]) -> Float[Tensor, "rows out"]:
+        rows = rows if rows.dtype == torch.bfloat16 else rows.bfloat16()
+        steps, scales = self.steps, self.scales
         if self.kind == "int8":
-            return torch._weight_int8pack_mm(rows.bfloat16(), self.steps, self.scales)
-        return torch._weight_int4pack_mm_for_cpu(
-            rows.bfloat16(), self.steps, self.group, self.scales
-        )
+            return torch._weight_int8pack_mm(rows, steps, scales)
+        y = torch._weight_int4pack_mm_for_cpu(rows, steps, self.group, scales)
+        return y if y.shape[1] == self.size else y[:, : self.size].contiguous()
 
 
 class WholeLinear(PackedLinear):
@@ -151,6 +155,7 @@ class WholeLinear(PackedLinear):
         steps, scales = _round_rows(weight)
         self.most = 127 if self.kind == "onednn" else 63
         scales, zeros = scales.float() / self.most, torch.zeros(len(steps), dtype=torch.long)
+        self.nbytes = steps.nbytes + scales.nbytes
         if self.kind == "onednn":
             self.packed: Any = torch.ops.onednn.qlinear_prepack(steps, None), scales, zeros
             return

@@ -1,4 +1,4 @@
-"""The same model, faster: fused projections, and weights packed into 8 or 4 bits for decoding.
+"""The same model, faster: fewer calls, and weights as kernels read them or in 8 or 4 bits.
 
 Decoding waits for weights to arrive from memory, so it reads packed ones; a prompt is many rows at
 once and waits for arithmetic, so it takes the wide ones, which stay where the checkpoint lies.
@@ -152,17 +152,17 @@ def optimize(
 ) -> FastQwen2:
     """The same model, to be run only: projections fused, matrices in float32, bfloat16, int8, int4.
 
-    int8 rounds by rows, int4 by `group` neighbours of a row (32 to 256). Both are for passes of at
-    most 16 rows, as in decoding; larger passes (of an expert: larger shares) read the wide weights,
-    which are shared with `model`, not copied: they stay mapped where `load` mapped them.
-    `int8_parts` names what int4 leaves in int8, out of attention, feed_forward and head: the first
-    and the last are the most sensitive for their size. Embedding, norms and routers stay wide. Rows
-    of no multiple of 32 weights get int8, of no multiple of 16 stay wide.
+    int8 rounds by rows, int4 by `group` neighbours of a row (32 to 256). Both are for passes of few
+    rows, as in decoding: at most 16, or 64 where whole numbers are multiplied (large int8 matrices
+    on x86). Larger passes (of an expert: larger shares) read the wide weights, which are shared
+    with `model`, not copied: they stay mapped where `load` mapped them. `int8_parts` names what
+    int4 leaves in int8, out of attention, feed_forward and head: the head is the most sensitive.
+    Embedding, norms and routers stay wide. Rows of no multiple of 32 weights get int8; small
+    matrices with rows of no multiple of 16 stay wide.
 
-    Packed weights run on the CPU only; float32 and bfloat16 use no kernels of their own and stay
-    where the model is (on a GPU that has not been tried). Raises ValueError for another device, for
-    names that are not known, and for models that are optimised, adapted or have dual chunk
-    attention.
+    Packed weights run on the CPU only; float32 and bfloat16 stay where the model is (on a GPU that
+    has not been tried). Raises ValueError for another device, for names that are not known, and for
+    models that are optimised, adapted or have dual chunk attention.
     """
     _check(model, weights, group, int8_parts)
     dtype = getattr(torch, weights) if weights in WIDE else model.dtype

@@ -19,18 +19,17 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 def data(steps: dict[str, Any]) -> dict[str, Any]:
     """Limits, ceilings of kernels, and points [weights, prefill, batch, tokens, tokens a second].
 
-    The bandwidth is the fastest reading of the run, the kernels' own included; the speed is that of
-    a large float32 product. The ceilings are those of each kernel, for 1, 2, 4, 8 and 16 rows,
-    with a matrix that stays in the processor's cache; float32 matrices are too large to have one.
+    The bandwidth is the fastest reading of the run, the kernels' own included; the speeds are those
+    of large products in float32 and in what bfloat16 is multiplied in. The ceilings are those of
+    each kernel for the few rows that it serves, with a matrix that stays in the processor's cache.
     """
     kernels, limits = steps["kernels"], steps["limits"]
     read = [each["bytes"] * each["memory"]["1"] for each in kernels.values()]
     read += [value for key, value in limits.items() if "bytes" in key]
     ceilings = {}
     for name, each in kernels.items():
-        rates = (2 * each["near"][str(rows)] for rows in (1, 2, 4, 8, 16))
-        if name != "float32":
-            ceilings[name] = [round(best, -6) for best in accumulate(rates, max)]
+        rates = (2 * rate for rows, rate in each["near"].items() if int(rows) <= each["few"])
+        ceilings[name] = [round(best, -6) for best in accumulate(rates, max)]
     points: dict[tuple[int, int, int, int], float] = {}
     for name, lengths in steps["batches"].items():
         for batch, took in lengths.items():
@@ -41,11 +40,13 @@ def data(steps: dict[str, Any]) -> dict[str, Any]:
     for place, name in enumerate(WEIGHTS[:2]):
         took = statistics.median(steps["chain"]["prefill"][name])
         points[place, 1, 1, PROMPT] = PROMPT / took
+    speeds = [limits[f"{name} operations/s"] for name in WEIGHTS[:2]]
+    speeds[1] = max(speeds)  # where bfloat16 is emulated, the package multiplies in float32
     machine, threads = steps["machine"], int(steps["machine"]["threads"])
     return {
         "machine": f"{machine['processor']}, {threads} thread{'s' * (threads > 1)}",
         "bandwidth": round(max(read), -6),
-        "speed": round(limits["float32 operations/s"], -6),
+        "speeds": [round(speeds[place], -6) for place in (0, 1, 1, 1)],
         "ceilings": ceilings,
         "points": [[*key, round(rate, 2)] for key, rate in sorted(points.items())],
     }

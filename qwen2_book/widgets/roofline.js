@@ -12,19 +12,19 @@ function render({ model, el }) {
     const kept = inLimits(model, key, notes);
     if (kept !== model.get(key)) model.set(key, kept);
   }
-  const data = model.get("data"), speed = data.speed, bandwidth = data.bandwidth;
+  const data = model.get("data"), bandwidth = data.bandwidth, highest = Math.max(...data.speeds);
 
   /** The pass of a setting: operations, bytes, seconds of both. */
   function pass({ size, weights, prefill, batch, tokens }) {
-    const m = data.models[size], fresh = prefill ? tokens : 1, few = batch * fresh <= data.rows;
+    const m = data.models[size], fresh = prefill ? tokens : 1, speed = data.speeds[weights];
+    const own = data.ceilings[data.names[weights]][Math.log2(batch * fresh)], few = own !== undefined;
     const bytes = data.bytes[few ? weights : Math.min(weights, 1)];
     const matrices = 2 * batch * (fresh * (m.parts[0] + m.parts[1]) + m.parts[2]);
     const pairs = prefill ? tokens * (tokens + 1) / 2 : tokens + 1, attention = batch * pairs * m.pair;
     const loaded = m.parts.reduce((sum, count, i) => sum + count * bytes[i], 0);
     const cache = batch * (prefill ? tokens : tokens + 1) * m.cached * (weights === 0 ? 4 : 2);
-    const ceiling = few ? data.ceilings[data.names[weights]]?.[Math.log2(batch * fresh)] ?? speed : speed;
-    const found = { matrices, attention, loaded, cache, rows: batch * fresh, few,
-      memory: (loaded + cache) / bandwidth, arithmetic: matrices / ceiling + attention / speed };
+    const found = { matrices, attention, loaded, cache, rows: batch * fresh, few, speed,
+      memory: (loaded + cache) / bandwidth, arithmetic: matrices / (own ?? speed) + attention / speed };
     return { ...found, intensity: (matrices + attention) / (loaded + cache), top: (matrices + attention) / found.arithmetic,
       limit: found.rows / Math.max(found.memory, found.arithmetic) };
   }
@@ -51,7 +51,7 @@ function render({ model, el }) {
   const label = controls.querySelector('[data-key="log_tokens"]').parentNode.querySelector("span");
   const text = (x, y, words, more = {}) => shape("text", { x, y, "font-size": 12, fill: "var(--q2b-ink)", ...more }, words);
 
-  const ceil = Math.ceil(Math.log10(speed * 1.2)), floor = ceil - 3;
+  const ceil = Math.ceil(Math.log10(highest * 1.2)), floor = ceil - 4;
   const x = (v) => LEFT + Math.min(1, Math.max(0, (Math.log10(v) - LOW) / DECADES)) * WIDE;
   const y = (v) => TOP + Math.min(1, Math.max(0, (ceil - Math.log10(v)) / (ceil - floor))) * HIGH;
   const at = (v) => v.toFixed(1);
@@ -75,6 +75,7 @@ function render({ model, el }) {
   });
 
   function drawRoof(s) {
+    const speed = s.speed;
     const nodes = [text(6, 14, "operations a second (in thousand millions)", { "font-weight": 600 })];
     for (let k = floor; k <= ceil; k++) nodes.push(text(LEFT - 5, y(10 ** k) + 4, plain(10 ** (k - 9)), { "text-anchor": "end", "font-size": 11 }),
       shape("path", { d: `M${LEFT} ${at(y(10 ** k))}h${WIDE}`, stroke: "var(--q2b-grey)", "stroke-opacity": 0.25 }));
@@ -99,6 +100,7 @@ function render({ model, el }) {
   }
 
   function drawBars(s, measured) {
+    const speed = s.speed;
     const took = measured ? s.rows / measured : 0, most = Math.max(s.memory, s.arithmetic, took), wide = (t) => 318 * t / most;
     const ms = (t) => `${digits(1000 * t)} ms`;
     const rows = [

@@ -9,7 +9,6 @@ import traitlets
 
 from qwen2_book import costs
 from qwen2_book.config import Qwen2Config
-from qwen2_book.packed import PACKED_ROWS
 from qwen2_book.widgets.base import Figure, source
 
 SIZES = ("0.5B", "1.5B", "7B", "72B")
@@ -17,13 +16,13 @@ WEIGHTS = ("float32", "bfloat16", "int8", "int4")
 PARTS = ("attention", "feed_forward", "head")
 STORED = Path(__file__).with_suffix(".json")
 # Bytes a weight: a packed row has a scale (2 bytes) for its weights, counted as 896 of them; a
-# group of 32 has a scale and a zero. int4 leaves attention and head in int8.
+# group of 32 has a scale and a zero. int4 leaves the head in int8.
 INT8, INT4 = 1 + 2 / 896, 0.5 + 4 / 32
 BYTES: dict[str, tuple[float, float, float]] = {
     "float32": (4, 4, 4),
     "bfloat16": (2, 2, 2),
     "int8": (INT8, INT8, INT8),
-    "int4": (INT8, INT4, INT8),
+    "int4": (INT4, INT4, INT8),
 }
 
 
@@ -54,7 +53,8 @@ class Roofline(Figure):
     size, weights: indexes into `SIZES` and `WEIGHTS`. prefill: 1 for a prompt of 2**log_tokens
     tokens, 0 for one token over so many cached ones. log_batch: texts at once. Bytes are those of
     all matrices once, and of keys and values once; what a layer hands to the next stays in the
-    processor. `bandwidth` (bytes a second) and `speed` (operations a second) may be given for
+    processor. Passes of few rows have the ceilings of their kernels; packed weights serve no others.
+    `bandwidth` (bytes a second) and `speed` (operations a second, in all formats) may be given for
     another machine, whose kernels then have no ceiling of their own and nothing measured.
     """
 
@@ -82,12 +82,13 @@ class Roofline(Figure):
         if bandwidth is not None or speed is not None:
             if not (bandwidth and speed and bandwidth > 0 and speed > 0):
                 raise ValueError("Roofline: give both bandwidth and speed, both above 0.")
-            found |= {"bandwidth": bandwidth, "speed": speed, "ceilings": {}, "points": []}
+            found |= {"bandwidth": bandwidth, "speeds": [speed] * len(WEIGHTS), "points": []}
+            own = found["ceilings"].items()
+            found["ceilings"] = {name: [speed] * len(ceilings) for name, ceilings in own}
         found |= {
             "models": [model_of(size) for size in SIZES],
             "bytes": [BYTES[name] for name in WEIGHTS],
             "names": list(WEIGHTS),
-            "rows": PACKED_ROWS,
         }
         super().__init__(data=found, **state)
 
@@ -107,7 +108,7 @@ class Roofline(Figure):
     @property
     def read(self) -> int:
         """The kind of weights that the pass reads: packed ones serve a few rows only."""
-        return self.weights if self.batch * self.new <= PACKED_ROWS else min(self.weights, 1)
+        return self.weights if self.ceiling() else min(self.weights, 1)
 
     @property
     def _model(self) -> dict[str, Any]:
@@ -144,14 +145,17 @@ class Roofline(Figure):
         """How long the bytes take at the machine's bandwidth."""
         return (self.weight_bytes() + self.cache_bytes()) / self.data["bandwidth"]
 
+    def ceiling(self) -> float | None:
+        """Operations a second of the kernel for few rows, if these are few."""
+        own = self.data["ceilings"][WEIGHTS[self.weights]]
+        place = (self.batch * self.new).bit_length() - 1
+        return own[place] if place < len(own) else None
+
     def arithmetic_seconds(self) -> float:
         """How long the operations take: matrices at the speed of their kernel."""
-        speed = self.data["speed"]
-        ceiling, rows = speed, self.batch * self.new
-        own = self.data["ceilings"].get(WEIGHTS[self.weights])
-        if own and rows <= PACKED_ROWS:
-            ceiling = own[rows.bit_length() - 1]
-        return self.matrix_operations() / ceiling + self.attention_operations() / speed
+        speed = self.data["speeds"][self.weights]
+        matrices = self.matrix_operations() / (self.ceiling() or speed)
+        return matrices + self.attention_operations() / speed
 
     def bound(self) -> str:
         """What the pass waits for."""
