@@ -8,6 +8,9 @@ process each time, tokenizer included. llama.cpp takes part where `xllamacpp` is
 install --no-deps xllamacpp: built wheels, 34 MB) and the folder holds one .gguf file; it takes one
 prompt at a time. Machines are noisy, so what counts is the ratio within a round; the tables give
 medians and ranges. Writes benchmarks/engines.json and benchmarks/engines.md.
+
+Where PyTorch finds a GPU, all of it runs there, without the packed weights and llama.cpp, which are
+for CPUs. Random weights serve as well: `qwen2_book.save` writes them into a folder.
 """
 
 import argparse
@@ -33,6 +36,7 @@ OURS = ("as stored", "float32", "bfloat16", "int8", "int4")  # the first is not 
 THEIRS = ("float32", "bfloat16")
 NAMES = [f"qwen2_book {w}" for w in OURS] + [f"transformers {w}" for w in THEIRS] + ["llama.cpp"]
 KERNELS = ("pack_mm", "qlinear_pointwise", "linear_with_input_q_dq")  # of packed products
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 MOST, SPARE = 8192, 256  # tokens of all prompts of a batch; room for new ones
 Run = Callable[[torch.Tensor, int], tuple[float, float]]
 
@@ -43,19 +47,26 @@ def engine(name: str, folder: Path) -> Run:
     return {"qwen2_book": ours, "transformers": theirs}.get(kind, llama)(folder, weights)
 
 
+def now() -> float:
+    """The time once all work that was handed out is done: a GPU's calls return before it is."""
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def stepped(first: Callable[[torch.Tensor], Any], step: Callable[[torch.Tensor, Any], Any]) -> Run:
     """Time a pass and some steps of functions that give logits and what the next step needs."""
 
     @torch.no_grad()
     def run(ids: torch.Tensor, new: int) -> tuple[float, float]:
-        began = time.perf_counter()
+        ids, began = ids.to(DEVICE), now()
         logits, state = first(ids)
         token = logits[:, -1].argmax(-1, keepdim=True)
-        started = time.perf_counter()
+        started = now()
         for _ in range(new):
             logits, state = step(token, state)
             token = logits[:, -1].argmax(-1, keepdim=True)
-        return started - began, time.perf_counter() - started
+        return started - began, now() - started
 
     return run
 
@@ -64,12 +75,12 @@ def ours(folder: Path, weights: str) -> Run:
     from qwen2_book import KVCache, load, optimize
 
     dtype = weights if "float" in weights else "auto"
-    model, _ = load(folder, device="cpu", dtype=dtype)
+    model, _ = load(folder, device=DEVICE, dtype=dtype)
     if weights != "as stored":
         model = optimize(model, weights)
 
     def first(ids):
-        cache = KVCache(model.config, len(ids), ids.shape[1] + SPARE, dtype=model.dtype)
+        cache = KVCache(model.config, len(ids), ids.shape[1] + SPARE, DEVICE, model.dtype)
         return model(ids, cache, last_only=True), cache
 
     return stepped(first, lambda token, cache: (model(token, cache), cache))
@@ -79,7 +90,8 @@ def theirs(folder: Path, weights: str) -> Run:
     from transformers import Qwen2ForCausalLM, Qwen2TokenizerFast
 
     Qwen2TokenizerFast.from_pretrained(folder)  # the other engines load theirs, too
-    model = Qwen2ForCausalLM.from_pretrained(folder, dtype=getattr(torch, weights)).eval()
+    model = Qwen2ForCausalLM.from_pretrained(folder, dtype=getattr(torch, weights))
+    model = model.eval().to(DEVICE)
 
     def call(ids, past):
         out = model(ids, past_key_values=past, use_cache=True, logits_to_keep=1)
@@ -110,6 +122,8 @@ def llama(folder: Path, weights: str) -> Run:
 
 def there(folder: Path) -> list[str]:
     """The engines that can run here."""
+    if DEVICE == "cuda":
+        return [name for name in NAMES if "int" not in name and name != "llama.cpp"]
     llama_too = importlib.util.find_spec("xllamacpp") and len(list(folder.glob("*.gguf"))) == 1
     return NAMES if llama_too else NAMES[:-1]
 
@@ -175,18 +189,18 @@ def limits() -> dict[str, float]:
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
         name = str(dtype).removeprefix("torch.")
-        square = torch.randn(1024, 1024).to(dtype)
-        long, vector = torch.randn(2**14, 2**13).to(dtype), torch.randn(2**13).to(dtype)
+        square = torch.randn(1024 if DEVICE == "cpu" else 8192, 1024).to(DEVICE, dtype)
+        long, vector = (torch.randn(*size).to(DEVICE, dtype) for size in ((2**14, 2**13), (2**13,)))
         works: list[tuple[str, Callable[[], object], float]] = [
-            (f"{name} operations/s", lambda: square @ square.T, 2 * 1024**3),  # noqa: B023
+            (f"{name} operations/s", lambda: square @ square.T, 2 * len(square) * square.numel()),  # noqa: B023
             (f"{name} bytes/s", lambda: long @ vector, long.nbytes),  # noqa: B023
         ]
         for what, work, amount in works:
             took = []
             for _ in range(6):
-                began = time.perf_counter()
+                began = now()
                 work()
-                took.append(time.perf_counter() - began)
+                took.append(now() - began)
             found[what] = amount / min(took[1:])
     return found
 
@@ -216,6 +230,8 @@ def short(results: dict) -> str:
     lines = ["| | over the best of transformers | over llama.cpp |", "|---|---:|---:|"]
     for what, cell in (("decode", decode), ("prefill", prefill)):
         for weights in ("bfloat16", "int8", "int4"):
+            if f"qwen2_book {weights}" not in cell[what]:
+                continue
             texts = []
             for peer in ("transformers", "llama.cpp"):
                 others = [f for n, f in cell[what].items() if n.startswith(peer)]
@@ -245,13 +261,14 @@ def page(results: dict) -> str:
     """The results as a page."""
     about = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
     limit = ", ".join(f"{value / 1e9:.1f} G {what}" for what, value in results["limits"].items())
+    share = results.get("packed share")
     parts = [
         "# Engines side by side\n\nThis page is written by `make bench`; the single runs are in "
         f"[engines.json](engines.json).\n\n{results['checkpoint']}; {about}. "
         f"{results['rounds']} interleaved rounds, medians and ranges; {results['new']} tokens one "
         f"by one; columns are prompts × their tokens. The machine's own limits: {limit}. "
-        f"Load average before and after: {results['load average']}. Packed products take "
-        f"{results['packed share']:.0%} of the time of int4 decoding.",
+        f"Load average before and after: {results['load average']}."
+        + (f" Packed products take {share:.0%} of the time of int4 decoding." if share else ""),
     ]
     for what in ("prefill", "decode"):
         cells = results["speeds"]
@@ -304,7 +321,8 @@ def main() -> None:
     if "llama.cpp" in names:
         results["machine"]["xllamacpp"] = importlib.metadata.version("xllamacpp")
     results |= {"rounds": options.rounds, "new": options.new, "limits": limits()}
-    results["packed share"] = packed_share(folder)
+    if "qwen2_book int4" in names:
+        results["packed share"] = packed_share(folder)
     results["loads"] = loads(names, min(options.rounds, 3), options.threads)
     results["speeds"] = speeds(names, folder, options)
     results["load average"] = f"{busy:.1f}, {os.getloadavg()[0]:.1f}"

@@ -77,6 +77,16 @@ class FusedLinear(nn.Module):
             return product(x, self.weight, self.bias)
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
 
+    def silu(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        """SiLU of the output; the kernel applies it before it writes. For matrices laid out."""
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "swish", [], "")
+
+    def times(
+        self, x: Float[Tensor, "*batch in"], factor: Float[Tensor, "*batch out"]
+    ) -> Float[Tensor, "*batch out"]:
+        """The output times a factor, in the same way."""
+        return torch.ops.mkldnn._linear_pointwise(x, factor, self.weight, self.bias, "mul")
+
     def split(self, x: Float[Tensor, "*batch in"]) -> tuple[Float[Tensor, "*batch _"], ...]:
         """The output of each layer."""
         return self(x).split(self.sizes, -1)
@@ -89,7 +99,7 @@ class PackedLinear(nn.Module):
     to whole blocks of 16. `nbytes` is what a pass of few rows reads.
     """
 
-    few = PACKED_ROWS
+    few, laid_out = PACKED_ROWS, False
 
     def __init__(self, *layers: nn.Linear, kind: str, group: int = 0) -> None:
         super().__init__()
