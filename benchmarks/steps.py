@@ -233,8 +233,11 @@ def kernels(rounds: int) -> dict[str, dict[str, Any]]:
 def one_product(weights: str, out: int, width: int) -> nn.Module:
     """A layer as it is in the optimised model."""
     layer = nn.Linear(width, out, bias=False)
-    if weights in ("float32", "bfloat16"):
-        return packed.FusedLinear(layer, dtype=getattr(torch, weights))
+    if weights == "float32":
+        return packed.FusedLinear(layer, dtype=torch.float32)
+    layer = layer.bfloat16()
+    if weights == "bfloat16":
+        return packed.FusedLinear(layer, dtype=torch.bfloat16)
     return packed.pack(layer, kind=weights, group=32)
 
 

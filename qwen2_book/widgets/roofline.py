@@ -53,7 +53,7 @@ class Roofline(Figure):
     size, weights: indexes into `SIZES` and `WEIGHTS`. prefill: 1 for a prompt of 2**log_tokens
     tokens, 0 for one token over so many cached ones. log_batch: texts at once. Bytes are those of
     all matrices once, and of keys and values once; what a layer hands to the next stays in the
-    processor. Passes of few rows have the ceilings of their kernels; packed weights serve no others.
+    processor. Passes of few rows have their kernels' ceilings; packed weights serve no others.
     `bandwidth` (bytes a second) and `speed` (operations a second, in all formats) may be given for
     another machine, whose kernels then have no ceiling of their own and nothing measured.
     """
