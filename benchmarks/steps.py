@@ -209,7 +209,7 @@ def kernels(rounds: int) -> dict[str, dict[str, Any]]:
     """Weights a second, counted once a row, of one product with 1 to 64 rows at once.
 
     `memory`: gate and up of a layer, a dozen copies walked through in turn, so that they come from
-    memory as they do in a model. `near`: a ninth of one, again and again, so that it stays in the
+    memory as they do in a model. `near`: a quarter of that, again and again, so that it stays in the
     processor's cache: what is left then is arithmetic.
     """
     config = Qwen2Config.named("Qwen2-0.5B")
@@ -217,7 +217,8 @@ def kernels(rounds: int) -> dict[str, dict[str, Any]]:
     for weights in WEIGHTS:
         cell = results[weights] = {"bytes": BYTES[weights][1]}
         cell["few"] = {"float32": 0, "int8": packed.WHOLE_ROWS}.get(weights, packed.PACKED_ROWS)
-        for place, out, copies in (("memory", 2 * config.intermediate_size, 12), ("near", 1024, 1)):
+        half = config.intermediate_size // 2
+        for place, out, copies in (("memory", 4 * half, 12), ("near", half, 1)):
             turn = cycle([one_product(weights, out, config.hidden_size) for _ in range(copies)])
             numbers = out * config.hidden_size
             cell[place] = {}

@@ -21,14 +21,15 @@ def data(steps: dict[str, Any]) -> dict[str, Any]:
 
     The bandwidth is the fastest reading of the run, the kernels' own included; the speeds are those
     of large products in float32 and in what bfloat16 is multiplied in. The ceilings are those of
-    each kernel for the few rows that it serves, with a matrix that stays in the processor's cache.
+    each kernel for the few rows that it serves, wherever its matrix was then: the better reading.
     """
     kernels, limits = steps["kernels"], steps["limits"]
     read = [each["bytes"] * each["memory"]["1"] for each in kernels.values()]
     read += [value for key, value in limits.items() if "bytes" in key]
     ceilings = {}
     for name, each in kernels.items():
-        rates = (2 * rate for rows, rate in each["near"].items() if int(rows) <= each["few"])
+        few = [rows for rows in each["near"] if int(rows) <= each["few"]]
+        rates = (2 * max(each["near"][rows], each["memory"][rows]) for rows in few)
         ceilings[name] = [round(best, -6) for best in accumulate(rates, max)]
     points: dict[tuple[int, int, int, int], float] = {}
     for name, lengths in steps["batches"].items():
