@@ -209,7 +209,7 @@ def kernels(rounds: int) -> dict[str, dict[str, Any]]:
     """Weights a second, counted once a row, of one product with 1 to 64 rows at once.
 
     `memory`: gate and up of a layer, a dozen copies walked through in turn, so that they come from
-    memory as they do in a model. `near`: a quarter of that, again and again, so that it stays in the
+    memory as they do in a model. `near`: a quarter of it, again and again, so that it stays in the
     processor's cache: what is left then is arithmetic.
     """
     config = Qwen2Config.named("Qwen2-0.5B")

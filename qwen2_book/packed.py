@@ -75,17 +75,22 @@ class FusedLinear(nn.Module):
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         if not self.laid_out:
             return product(x, self.weight, self.bias)
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return self._in_order((x,), ("none", [], ""))
 
     def silu(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         """SiLU of the output; the kernel applies it before it writes. For matrices laid out."""
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "swish", [], "")
+        return self._in_order((x,), ("swish", [], ""))
 
     def times(
         self, x: Float[Tensor, "*batch in"], factor: Float[Tensor, "*batch out"]
     ) -> Float[Tensor, "*batch out"]:
         """The output times a factor, in the same way."""
-        return torch.ops.mkldnn._linear_pointwise(x, factor, self.weight, self.bias, "mul")
+        return self._in_order((x, factor), ("mul",))
+
+    def _in_order(self, before: tuple[Any, ...], after: tuple[Any, ...]) -> Tensor:
+        """By oneDNN's kernel, aside from torch.compile, which has its own ideas of it."""
+        op, args = torch.ops.mkldnn._linear_pointwise, (*before, self.weight, self.bias, *after)
+        return _aside(op, *args) if torch.compiler.is_compiling() else op(*args)
 
     def split(self, x: Float[Tensor, "*batch in"]) -> tuple[Float[Tensor, "*batch _"], ...]:
         """The output of each layer."""
@@ -227,3 +232,8 @@ def frozen(weight: Tensor, dtype: torch.dtype | None = None) -> nn.Parameter:
 def _stacked_bias(layers: tuple[nn.Linear, ...], dtype: torch.dtype) -> nn.Parameter | None:
     biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
     return frozen(_joined(biases), dtype) if biases else None
+
+
+@torch.compiler.disable
+def _aside(op: Any, *args: Any) -> Tensor:
+    return op(*args)

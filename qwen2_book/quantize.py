@@ -7,6 +7,7 @@ once and waits for arithmetic, so it takes the wide ones, which stay where the c
 import copy
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NoReturn
 
@@ -127,9 +128,10 @@ class FusedSwiGLU(nn.Module):
 class FastQwen2(Qwen2):
     """A Qwen2 made by `optimize`: same calls, same cache; no gradients, no saving, no moving."""
 
-    @torch.inference_mode()  # without any of autograd's bookkeeping
     def hidden_states(self, *args: Any) -> Float[Tensor, "batch seq hidden"]:
-        return super().hidden_states(*args)
+        """As `Qwen2` has it, without any of autograd's bookkeeping (`torch.compile` has none)."""
+        with nullcontext() if torch.compiler.is_compiling() else torch.inference_mode():
+            return super().hidden_states(*args)
 
     def state_dict(self, *args, **kwargs) -> NoReturn:
         raise CheckpointError(
