@@ -49,7 +49,7 @@ def product(
         and x.dtype == torch.bfloat16
         and x.device.type == "cpu"
     ):
-        return F.linear(x, weight, bias)
+        return F.linear(x.contiguous(), weight, bias)  # of other rows it would copy the matrix
     wide = x.float()
     y = _joined([F.linear(wide, part.float()) for part in weight.split(BLOCK)], -1)
     return (y if bias is None else y + bias).to(x.dtype)
@@ -105,6 +105,8 @@ class PackedLinear(nn.Module):
     """
 
     few, laid_out = PACKED_ROWS, False
+    steps: Tensor
+    scales: Tensor
 
     def __init__(self, *layers: nn.Linear, kind: str, group: int = 0) -> None:
         super().__init__()

@@ -105,6 +105,9 @@ class FusedSwiGLU(nn.Module):
     are kernels for that.
     """
 
+    gate: Any
+    up: Any
+
     def __init__(self, plain: SwiGLU, fuse: Fuse) -> None:
         super().__init__()
         self.down = fuse(plain.down_proj)

@@ -34,7 +34,7 @@ def round_int4(
 
     weight ~ (steps - 8) * scale + zero. The 16 levels span the group from its least to its greatest
     weight, so the largest weights are kept. (Levels of least squares have a seventh less squared
-    error, and yet raised the perplexity of the 0.5B nearly twice as much.)
+    error, and yet raised the perplexity of the 0.5B more than twice as much.)
     Raises ValueError where a row is no whole number of groups.
     """
     if weight.shape[1] % group:

@@ -13,6 +13,7 @@ from layouts import DENSE, LAYOUTS, random_ids, random_model, replace
 from tolerances import EXPERT_SHARE, TOLERANCES, tolerance
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.profiler import ProfilerActivity, profile
 
 import qwen2_book
 from qwen2_book import CheckpointError, KVCache, Sampler, generate, load, optimize, stream, trace
@@ -115,6 +116,16 @@ def test_many_bfloat16_rows_equal_linear(emulated, bias, monkeypatch):
     assert found.dtype == torch.bfloat16
     exact = copy.deepcopy(layer).float()(x.float())
     assert (found.float() - exact).abs().max() <= exact.abs().max() * 2 * BF16
+
+
+def test_the_last_row_of_a_prompt_does_not_copy_the_matrix():
+    """torch.matmul expands a matrix for rows that do not lie together, and bmm then copies it."""
+    layer = FusedLinear(nn.Linear(32, 64, bias=False), dtype=torch.float32)
+    x = torch.randn(2, 9, 32)[:, -1:]
+    with profile(activities=[ProfilerActivity.CPU]) as seen, torch.no_grad():
+        assert torch.allclose(layer(x), x.contiguous() @ layer.weight.T, atol=1e-5)
+    calls = [event.key for event in seen.key_averages()]
+    assert "aten::linear" in calls and "aten::bmm" not in calls
 
 
 @pytest.mark.skipif(not packed_module.LAID_OUT, reason="oneDNN has no such kernels here")
