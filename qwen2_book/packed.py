@@ -49,7 +49,8 @@ def product(
         and x.dtype == torch.bfloat16
         and x.device.type == "cpu"
     ):
-        return F.linear(x.contiguous(), weight, bias)  # of other rows it would copy the matrix
+        rows = x.reshape(-1, x.shape[-1])  # of one row of many it would copy the matrix instead
+        return F.linear(rows, weight, bias).view(*x.shape[:-1], -1)
     wide = x.float()
     y = _joined([F.linear(wide, part.float()) for part in weight.split(BLOCK)], -1)
     return (y if bias is None else y + bias).to(x.dtype)
