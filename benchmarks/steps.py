@@ -169,7 +169,8 @@ def bookkeeping(quick: Variant, options: argparse.Namespace) -> Found:
         with patch.object(FastQwen2, "hidden_states", Qwen2.hidden_states):
             return quick.decode(cache, options.new)
 
-    works = {"int4, no_grad": kept, "int4": partial(quick.decode, cache, options.new)}
+    usual = partial(quick.decode, cache, options.new)
+    works: dict[str, Callable[[], float]] = {"int4, no_grad": kept, "int4": usual}
     return in_turn(works, options.rounds)
 
 
