@@ -38,6 +38,7 @@ class Tokenizer:
         backend: Backend = "library",
     ) -> None:
         files.check_vocabulary(vocab, added)
+        files.check_merges(vocab, merges)
         if backend not in ("library", "python"):
             raise TokenizerError(f"backend: found {backend!r}, expected 'library' or 'python'.")
         self.vocab, self.merges, self.added = vocab, list(merges), added
@@ -204,7 +205,6 @@ class Tokenizer:
         files.write_files(Path(path), self.vocab, self.merges, self.added, special, template)
 
     def _python(self):
-        files.check_merges(self.vocab, self.merges)
         ranks = {pair: rank for rank, pair in enumerate(self.merges)}
 
         @lru_cache(maxsize=1 << 16)
@@ -216,12 +216,7 @@ class Tokenizer:
     def _library(self):
         from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-        try:
-            model = models.BPE(vocab=self.vocab, merges=self.merges)
-        except Exception:  # it looks for the same faults, without our words
-            files.check_merges(self.vocab, self.merges)
-            raise
-        fast = Tokenizer(model)
+        fast = Tokenizer(models.BPE(vocab=self.vocab, merges=self.merges))
         fast.normalizer = normalizers.NFC()
         fast.pre_tokenizer = pre_tokenizers.Sequence(
             [

@@ -48,11 +48,12 @@ def check_vocabulary(vocab: Any, added: Any) -> None:
 
 def check_merges(vocab: dict[str, int], merges: Sequence[tuple[str, str]]) -> None:
     """Refuse merges of tokens, or into tokens, that the vocabulary lacks."""
-    for pair in merges:
-        if pair[0] not in vocab or pair[1] not in vocab or "".join(pair) not in vocab:
-            raise TokenizerError(
-                f"merges: {pair!r:.80} joins or makes a token that is not in the vocabulary."
-            )
+    used = itertools.chain(itertools.chain.from_iterable(merges), map("".join, merges))
+    if not all(map(vocab.__contains__, used)):
+        missed = (pair for pair in merges if not vocab.keys() >= {*pair, "".join(pair)})
+        raise TokenizerError(
+            f"merges: {next(missed)!r:.80} joins or makes a token that is not in the vocabulary."
+        )
 
 
 def _are_ids(part: dict[Any, Any]) -> bool:
