@@ -217,10 +217,11 @@ def kernels(rounds: int) -> dict[str, dict[str, Any]]:
     results: dict[str, dict[str, Any]] = {}
     for weights in WEIGHTS:
         cell = results[weights] = {"bytes": BYTES[weights][1]}
-        cell["few"] = {"float32": 0, "int8": packed.WHOLE_ROWS}.get(weights, packed.PACKED_ROWS)
         half = config.intermediate_size // 2
         for place, out, copies in (("memory", 4 * half, 12), ("near", half, 1)):
-            turn = cycle([one_product(weights, out, config.hidden_size) for _ in range(copies)])
+            products = [one_product(weights, out, config.hidden_size) for _ in range(copies)]
+            few = getattr(products[0], "few", packed.PACKED_ROWS)
+            cell["few"], turn = 0 if weights == "float32" else few, cycle(products)
             numbers = out * config.hidden_size
             cell[place] = {}
             for rows in ROWS:

@@ -37,8 +37,7 @@ class Tokenizer:
         chat_template: str | None = None,
         backend: Backend = "library",
     ) -> None:
-        files.check_vocabulary(vocab, added)
-        files.check_merges(vocab, merges)
+        files.check_vocabulary(vocab, merges, added)
         if backend not in ("library", "python"):
             raise TokenizerError(f"backend: found {backend!r}, expected 'library' or 'python'.")
         self.vocab, self.merges, self.added = vocab, list(merges), added

@@ -24,7 +24,7 @@ SPLIT = {"type": "Split", "pattern": {"Regex": bpe.PATTERN}, "behavior": "Isolat
 PRE_TOKENIZER = {"type": "Sequence", "pretokenizers": [SPLIT | {"invert": False}, BYTE_LEVEL]}
 
 
-def check_vocabulary(vocab: Any, added: Any) -> None:
+def check_vocabulary(vocab: Any, merges: Sequence[tuple[str, str]], added: Any) -> None:
     """Refuse a vocabulary that cannot encode every text, or whose ids clash."""
     for name, part in (("vocab", vocab), ("added_tokens", added)):
         if not isinstance(part, dict) or not _are_ids(part):
@@ -44,13 +44,9 @@ def check_vocabulary(vocab: Any, added: Any) -> None:
     ids = [*vocab.values(), *(i for token, i in added.items() if vocab.get(token) != i)]
     if len(set(ids)) != len(ids):
         raise TokenizerError("vocab: two tokens have the same id.")
-
-
-def check_merges(vocab: dict[str, int], merges: Sequence[tuple[str, str]]) -> None:
-    """Refuse merges of tokens, or into tokens, that the vocabulary lacks."""
     used = itertools.chain(itertools.chain.from_iterable(merges), map("".join, merges))
     if not all(map(vocab.__contains__, used)):
-        missed = (pair for pair in merges if not vocab.keys() >= {*pair, "".join(pair)})
+        missed = (m for m in merges if not all(t in vocab for t in m) or "".join(m) not in vocab)
         raise TokenizerError(
             f"merges: {next(missed)!r:.80} joins or makes a token that is not in the vocabulary."
         )
