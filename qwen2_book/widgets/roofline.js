@@ -1,7 +1,7 @@
 // What memory and arithmetic of a machine allow for one pass, and what was measured below it.
 const COLOURS = ["blue", "orange", "teal", "wine"].map((name) => `var(--q2b-${name})`);
 const SHAPES = ["circle", "square", "triangle", "diamond"];  // so that colour is not needed
-const LEFT = 42, TOP = 26, WIDE = 268, HIGH = 220, DECADES = 5, LOW = -1;  // 0.1 to 10,000 operations a byte
+const LEFT = 48, TOP = 26, WIDE = 262, HIGH = 220, DECADES = 5, LOW = -1;  // 0.1 to 10,000 operations a byte
 const whole = (x) => Math.round(x).toLocaleString("en");
 const digits = (x) => x < 100 ? x.toFixed(1) : whole(x);
 const plain = (x) => x >= 1 ? whole(x) : String(x);
