@@ -1,4 +1,4 @@
-"""How attention's time and memory grow with the text: full, and through a window.
+"""How time and memory grow with the text: full attention and a window, alone and in the engine.
 
     python -m benchmarks.windows [--rounds 3]
 
@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.machine import machine, resident
+from qwen2_book import Qwen2, Qwen2Config, optimize
 from qwen2_book.window import banded_attention, visible
 
 HERE = Path(__file__).parent
@@ -52,17 +53,47 @@ FORMS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "full causal": full,
     "banded": banded,
 }
+ENGINE = ("engine, full causal", "engine, dense mask", "engine, banded")
+
+
+def attention(form: str, length: int) -> Callable[[int], object]:
+    """A call of one attention on the first tokens of a text."""
+    query, key, value = (torch.randn(1, h, length, DIM) for h in (HEADS, KV_HEADS, KV_HEADS))
+    return lambda n: FORMS[form](*(each[:, :, :n] for each in (query, key, value)))
+
+
+def prompt(form: str, length: int) -> Callable[[int], object]:
+    """A pass of the optimised engine over the first tokens of a prompt, in two layers."""
+    config = Qwen2Config(
+        vocab_size=1000,
+        hidden_size=896,
+        intermediate_size=4864,
+        num_hidden_layers=2,
+        num_attention_heads=14,
+        num_key_value_heads=2,
+    )
+    ids = torch.randint(0, 1000, (1, length))
+    model: Qwen2 = optimize(Qwen2(config).bfloat16())
+    if form != ENGINE[0]:
+        model = model.with_window(WINDOW)
+    kind = Qwen2 if form == ENGINE[1] else type(model)  # the plain model's masks, or bands
+
+    def call(n: int) -> object:
+        positions, masks = kind.positions_and_masks(model, ids[:, :n], None, None)
+        return model.hidden_states(ids[:, :n], positions, masks)
+
+    return call
 
 
 @torch.inference_mode()
 def measure(form: str, length: int) -> None:
     """Print the best time in seconds, and the memory in bytes that a call adds at its peak."""
-    query, key, value = (torch.randn(1, h, length, DIM) for h in (HEADS, KV_HEADS, KV_HEADS))
-    FORMS[form](*(each[:, :, :64] for each in (query, key, value)))
+    call = (prompt if form in ENGINE else attention)(form, length)
+    call(64)
     before, seconds = resident(), []
     for _ in range(REPEATS):
         began = time.perf_counter()
-        FORMS[form](query, key, value)
+        call(length)
         seconds.append(time.perf_counter() - began)
     print(json.dumps({"seconds": min(seconds), "bytes": resident() - before}))
 
@@ -86,7 +117,8 @@ def summary(found: dict[str, dict[int, dict[str, list[float]]]]) -> dict:
         "medians": medians,
         "exponents": {
             form: exponent(fitted, [medians[form][str(n)]["seconds"] for n in fitted])
-            for form in ("full causal", "banded")
+            for form in medians
+            if "dense" not in form
         },
         "memory_exponent": exponent(fitted, [medians["banded"][str(n)]["bytes"] for n in fitted]),
         "speed_up": {
@@ -113,6 +145,15 @@ def page(results: dict) -> str:
         memory = f"{results['medians']['banded'][n]['bytes'] / 2**20:.1f} MB"
         row = [f"{int(n):,}", *times, f"{results['speed_up'][n]:.1f}×", memory]
         lines.append(f"| {' | '.join(row)} |")
+    engine = [
+        "| tokens | full causal | dense mask | banded | memory, dense mask | memory, banded |",
+        "|---:|---:|---:|---:|---:|---:|",
+    ]
+    for n in map(str, LENGTHS):
+        cells = [results["medians"][form].get(n) for form in ENGINE]
+        row = [f"{cell['seconds']:.2f} s" if cell else "—" for cell in cells]
+        row += [f"{cell['bytes'] / 2**20:,.0f} MB" if cell else "—" for cell in cells[1:]]
+        engine.append(f"| {int(n):,} | {' | '.join(row)} |")
     about = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
     grown = results["exponents"]
     return (
@@ -125,7 +166,9 @@ def page(results: dict) -> str:
         + "\n".join(lines)
         + f"\n\nFrom {FIT_FROM:,} tokens on, time grows with the power {grown['full causal']:.2f} "
         f"of the length for full attention and {grown['banded']:.2f} for the band; the band's "
-        f"memory with the power {results['memory_exponent']:.2f}.\n"
+        f"memory with the power {results['memory_exponent']:.2f}.\n\n"
+        "The optimised engine over a prompt: two layers of the 0.5B's shapes, bfloat16, the same "
+        f"window.\n\n" + "\n".join(engine) + "\n"
     )
 
 
@@ -137,11 +180,12 @@ def main() -> None:
     if options.measure:
         measure(options.measure[0], int(options.measure[1]))
         return
-    found: dict[str, dict[int, dict[str, list[float]]]] = {form: {} for form in FORMS}
+    forms = (*FORMS, *ENGINE)
+    found: dict[str, dict[int, dict[str, list[float]]]] = {form: {} for form in forms}
     for _ in range(options.rounds):
         for length in LENGTHS:
-            for form in FORMS:
-                if form == "dense mask" and length > DENSE_UP_TO:
+            for form in forms:
+                if "dense mask" in form and length > DENSE_UP_TO:
                     continue
                 command = ["-m", "benchmarks.windows", "--measure", form, str(length)]
                 run = subprocess.run(

@@ -13,9 +13,9 @@ from qwen2_book.feedforward import SwiGLU
 from qwen2_book.moe import MixtureOfExperts
 from qwen2_book.norm import RMSNorm
 from qwen2_book.rope import RotaryEmbedding
-from qwen2_book.window import positions_from_mask, visible
+from qwen2_book.window import Mask, positions_from_mask, visible
 
-Masks = dict[int | None, Tensor | None]  # by window: who sees whom, None for plain causal
+Masks = dict[int | None, Mask]  # by window: who sees whom
 
 
 class DecoderLayer(nn.Module):
@@ -35,7 +35,7 @@ class DecoderLayer(nn.Module):
         x: Float[Tensor, "batch seq hidden"],
         cos: Float[Tensor, "#batch seq pairs"],
         sin: Float[Tensor, "#batch seq pairs"],
-        mask: Bool[Tensor, "#batch 1 seq keys"] | None = None,
+        mask: Mask = None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "batch seq hidden"]:
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, cache)

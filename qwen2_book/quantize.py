@@ -6,126 +6,27 @@ once and waits for arithmetic, so it takes the wide ones, which stay where the c
 
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, NoReturn
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from qwen2_book.attention import GroupedQueryAttention, attend
 from qwen2_book.cache import KVCache
 from qwen2_book.errors import CheckpointError
 from qwen2_book.feedforward import SwiGLU
-from qwen2_book.model import DecoderLayer, Qwen2
-from qwen2_book.norm import RMSNorm
-from qwen2_book.packed import ROWS, FusedLinear, PackedLinear, frozen, pack
+from qwen2_book.fused import Fuse, FusedAttention, FusedNorm, FusedRotary, FusedSwiGLU
+from qwen2_book.model import DecoderLayer, Masks, Qwen2
+from qwen2_book.packed import FusedLinear, frozen, pack
 from qwen2_book.progress import shown
-from qwen2_book.rope import RotaryEmbedding
 from qwen2_book.rounding import GROUPS
+from qwen2_book.window import Band
 
 WIDE, PACKED = ("float32", "bfloat16"), ("int8", "int4")
 PARTS = ("attention", "feed_forward", "head")
-
-Fuse = Callable[..., FusedLinear | PackedLinear]
-
-
-class FusedNorm(RMSNorm):
-    """RMSNorm in six calls; on a CPU, PyTorch's own function makes more inside."""
-
-    def __init__(self, plain: RMSNorm, dtype: torch.dtype) -> None:
-        nn.Module.__init__(self)
-        self.weight, self.eps = frozen(plain.weight, dtype), plain.eps
-        self.under_root = torch.tensor(plain.eps, device=self.weight.device)
-
-    def forward(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        scale = torch.addcmul(self.under_root, length, length, value=1 / x.shape[-1]).rsqrt_()
-        return (x * scale).to(x.dtype).mul_(self.weight)
-
-
-class FusedRotary(nn.Module):
-    """Cosines and sines for whole heads: a turn is then x cos + (x, its halves swapped) sin."""
-
-    def __init__(self, plain: RotaryEmbedding) -> None:
-        super().__init__()
-        self.plain = plain
-
-    def forward(
-        self, positions: Int[Tensor, "batch seq"]
-    ) -> tuple[Float[Tensor, "batch seq dim"], Float[Tensor, "batch seq dim"]]:
-        cos, sin = self.plain(positions)
-        return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
-
-
-class FusedAttention(nn.Module):
-    """Grouped-query attention with one product for queries, keys and values, turned together."""
-
-    def __init__(self, plain: GroupedQueryAttention, fuse: Fuse) -> None:
-        super().__init__()
-        self.layer, self.head_dim = plain.layer, plain.head_dim
-        self.qkv, self.out = fuse(plain.q_proj, plain.k_proj, plain.v_proj), fuse(plain.o_proj)
-        self.heads = [size // plain.head_dim for size in self.qkv.sizes]
-
-    def forward(
-        self,
-        x: Float[Tensor, "batch seq hidden"],
-        cos: Float[Tensor, "#batch seq dim"],
-        sin: Float[Tensor, "#batch seq dim"],
-        mask: Bool[Tensor, "#batch 1 seq keys"] | None = None,
-        cache: KVCache | None = None,
-    ) -> Float[Tensor, "batch seq hidden"]:
-        query, key, value = self._turned(x, cos, sin)
-        if cache is not None:
-            key, value = cache.update(self.layer, key, value)
-        return self.out(attend(query, key, value, mask).transpose(1, 2).flatten(2))
-
-    def query_key(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotated queries and keys, as `GroupedQueryAttention` has them; for `trace`."""
-        query, key, _ = self._turned(x, cos, sin)
-        return query, key
-
-    def _turned(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        heads = self.qkv(x).view(*x.shape[:2], -1, self.head_dim).transpose(1, 2)
-        queries, keys, values = self.heads
-        straight, value = heads.split((queries + keys, values), 1)
-        swapped = straight.roll(self.head_dim // 2, -1)
-        turned = torch.addcmul(straight * cos[:, None], swapped, sin[:, None])
-        query, key = turned.split((queries, keys), 1)
-        return query, key, value
-
-
-class FusedSwiGLU(nn.Module):
-    """SwiGLU with one product for the gate and the branch that it scales.
-
-    Or with two of which the first ends with the SiLU and the second with the scaling, where there
-    are kernels for that.
-    """
-
-    gate: Any
-    up: Any
-
-    def __init__(self, plain: SwiGLU, fuse: Fuse) -> None:
-        super().__init__()
-        self.down = fuse(plain.down_proj)
-        if self.down.laid_out:
-            self.gate, self.up = fuse(plain.gate_proj), fuse(plain.up_proj)
-        else:
-            self.gate_up = fuse(plain.gate_proj, plain.up_proj)
-
-    def forward(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
-        if x.numel() <= ROWS * x.shape[-1]:
-            return self._block(x)
-        return torch.cat([self._block(rows) for rows in x.flatten(0, -2).split(ROWS)]).view_as(x)
-
-    def _block(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
-        if self.down.laid_out:
-            return self.down(self.up.times(x, self.gate.silu(x)))
-        gate, up = self.gate_up.split(x)
-        return self.down(F.silu(gate).mul_(up))
 
 
 class FastQwen2(Qwen2):
@@ -135,6 +36,20 @@ class FastQwen2(Qwen2):
         """As `Qwen2` has it, without any of autograd's bookkeeping (`torch.compile` has none)."""
         with nullcontext() if torch.compiler.is_compiling() else torch.inference_mode():
             return super().hidden_states(*args)
+
+    def positions_and_masks(
+        self, token_ids: Tensor, cache: KVCache | None, attention_mask: Tensor | None
+    ) -> tuple[Int[Tensor, "#batch seq"], Masks]:
+        """As `Qwen2` has it; of an unpadded text from its beginning, no mask as large as n^2."""
+        begun = cache is not None and cache.length > 0
+        if begun or not (attention_mask is None or bool(attention_mask.all())):
+            return super().positions_and_masks(token_ids, cache, attention_mask)
+        length, sinks = token_ids.shape[1], self.config.sink_tokens
+        positions = torch.arange(length, device=token_ids.device)[None]
+        if cache is not None:
+            cache.append(positions)
+        windows = set(self.config.layer_windows)
+        return positions, {w: Band(w, sinks) if w and w < length else None for w in windows}
 
     def state_dict(self, *args, **kwargs) -> NoReturn:
         raise CheckpointError(

@@ -162,11 +162,11 @@ def row_blocks(
     for start in range(0, len(rows), step):
         block = list(rows[start : start + step])
         scores = query[:, heads][:, :, block].float() @ key.mT * module.head_dim**-0.5
-        if mask is None:
-            positions = torch.arange(x.shape[1], device=x.device)[None]
-            seen = visible(positions[:, block], positions)[:, None]
-        else:
+        if isinstance(mask, Tensor):
             seen = mask[:, :, block]
+        else:
+            positions = torch.arange(x.shape[1], device=x.device)[None]
+            seen = visible(positions[:, block], positions, *(mask or ()))[:, None]
         yield block, scores.masked_fill_(~seen, -torch.inf).softmax(-1)
 
 

@@ -4,11 +4,23 @@
 its mask, without touching what the mask hides.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.attention import flex_attention as flex
+
+
+class Band(NamedTuple):
+    """A window and nothing else: a whole text, without padding, from its first token on."""
+
+    window: int
+    sink_tokens: int = 0
+
+
+Mask = Bool[Tensor, "#batch 1 seq keys"] | Band | None  # True: is seen; None: plain causal
 
 
 def visible(

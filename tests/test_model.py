@@ -86,12 +86,44 @@ for network in (model, torch.compile(model, fullgraph=True, backend="aot_eager")
 torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)
 """
 
+COMPILED_FAST = """
+import sys, torch, torch._dynamo
+sys.path[:0] = [sys.argv[1]]
+from layouts import LAYOUTS, random_ids, random_model, replace
+from qwen2_book import optimize, packed
+from qwen2_book.cache import KVCache
+
+torch.set_num_threads(1)
+packed.LARGE = 5000  # small matrices are multiplied in whole numbers, too
+model = random_model(replace(LAYOUTS["sliding from layer 2"], num_hidden_layers=3))
+ids = random_ids(2, 20, model.config)
+for weights in ("float32", "bfloat16", "int8", "int4"):
+    fast = optimize(model if weights == "float32" else model.bfloat16(), weights)
+    kinds = {type(part).__name__ for part in fast.modules()}
+    assert ("PackedLinear" in kinds) == (weights in ("int8", "int4")), kinds
+    plain_matrices = weights == "float32"
+    settings = {} if plain_matrices else {"backend": "aot_eager"}
+    whole = torch.compile(fast, fullgraph=plain_matrices, **settings)
+    loose = 1e-4 if plain_matrices else 0.05 * fast(ids).float().abs().max()
+    with torch.no_grad():
+        assert (whole(ids) - fast(ids)).abs().max() < loose, weights
+        torch._dynamo.reset()
+        stepwise = torch.compile(fast, backend="aot_eager")
+        logits = []
+        for run in (fast, stepwise):
+            cache = KVCache(fast.config, 2, 40, dtype=fast.dtype)
+            logits.append(torch.cat([run(part, cache) for part in ids.split([14, 1, 1, 4], 1)], 1))
+        assert (logits[0] - logits[1]).abs().max() < loose, weights
+    torch._dynamo.reset()
+"""
+
 
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
-def test_compiled_is_equal():
+@pytest.mark.parametrize("script", [COMPILED, COMPILED_FAST], ids=["plain", "optimised"])
+def test_compiled_is_equal(script):
     """In a process of its own, since the shape checks of this one are no part of the model."""
     here = str(Path(__file__).parent)
-    run = [sys.executable, "-W", "ignore", "-c", COMPILED, here]
+    run = [sys.executable, "-W", "ignore", "-c", script, here]
     done = subprocess.run(run, capture_output=True, text=True, cwd=Path(here).parent)
     assert done.returncode == 0, done.stderr[-3000:]
 

@@ -2,6 +2,8 @@
 
 import copy
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,8 @@ from torch.profiler import ProfilerActivity, profile
 
 import qwen2_book
 from qwen2_book import CheckpointError, KVCache, Sampler, generate, load, optimize, stream, trace
+from qwen2_book import fused as fused_module
 from qwen2_book import packed as packed_module
-from qwen2_book import quantize as quantize_module
 from qwen2_book.dual_chunk import with_dual_chunk
 from qwen2_book.packed import (
     PACKED_ROWS,
@@ -257,7 +259,7 @@ def passes(model, ids, mask=None):
 @pytest.mark.parametrize("padded", [False, True])
 @torch.no_grad()
 def test_the_fused_model_equals_the_plain_one(layout, padded, monkeypatch):
-    monkeypatch.setattr(quantize_module, "ROWS", 16)  # more than one block of rows
+    monkeypatch.setattr(fused_module, "ROWS", 16)  # more than one block of rows
     config = LAYOUTS[layout]
     plain = random_model(config)
     ids = random_ids(2, 50, config)
@@ -466,3 +468,30 @@ def test_perplexity_and_greedy_agreement(
     record_property("agreement", same)
     assert 0.9 < ratio <= loss, ratio
     assert same >= agreed, same
+
+
+KERNELS = """
+import torch
+from qwen2_book import KVCache, load, optimize, packed
+
+packed.LARGE = 1 << 12  # the tiny model's matrices are small
+model, _ = load()
+for weights in ("bfloat16", "int8", "int4"):
+    fast = optimize(model.bfloat16(), weights)
+    cache = KVCache(fast.config, 1, 90, dtype=fast.dtype)
+    with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+        for part in torch.arange(85)[None].split([80, 1, 4], 1):
+            fast(part, cache)
+"""
+
+
+@pytest.mark.skipif(not packed_module.LAID_OUT, reason="oneDNN has no such kernels here")
+def test_no_product_falls_back_to_a_reference_loop():
+    """oneDNN does what it is asked, if need be in a plain loop: hundreds of times as slow."""
+    run = [sys.executable, "-W", "ignore", "-c", KERNELS]
+    done = subprocess.run(run, capture_output=True, text=True, cwd=TEXTS.parents[2])
+    assert done.returncode == 0, done.stderr[-3000:]
+    calls = [line.split(",") for line in done.stdout.splitlines() if ",primitive,exec," in line]
+    kernels = {call[call.index("exec") + 3] for call in calls}
+    assert any("brg" in kernel for kernel in kernels), kernels
+    assert not any("ref" in kernel for kernel in kernels), kernels

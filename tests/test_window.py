@@ -12,7 +12,10 @@ from layouts import DENSE, random_ids, random_model, replace
 from qwen2_book.cache import ROLLBACK, KVCache
 from qwen2_book.config import FULL, SLIDING
 from qwen2_book.model import Qwen2
+from qwen2_book.quantize import optimize
+from qwen2_book.trace import trace
 from qwen2_book.window import (
+    Band,
     band,
     banded_attention,
     count_pairs,
@@ -108,8 +111,9 @@ def meaningless(window, cache, steps, sinks) -> str | None:
 
 
 @torch.no_grad()
-def check(window, cache, steps, padded, kind="all slide", sinks=0):
+def check(window, cache, steps, padded, kind="all slide", sinks=0, fast=False):
     model = windowed(window, kind, sinks)
+    model = optimize(model, "float32") if fast else model
     mask = torch.ones_like(IDS, dtype=torch.bool)
     if padded:
         for row, padding in enumerate(PADDING):
@@ -157,6 +161,54 @@ def test_grid_with_sinks(window, sinks, steps):
 def test_grid_of_mixed_layers(window, kind):
     for cache, padded in itertools.product(CACHES[1:], (False, True)):
         check(window, cache, "mixed", padded, kind)
+
+
+@pytest.mark.parametrize("steps", ["one pass", "long, then single", "mixed"])
+@pytest.mark.parametrize("sinks", [0, 4])
+@pytest.mark.parametrize("window", [1, 7, 40, LENGTH - 1, LENGTH])
+def test_grid_of_the_optimised_model(window, sinks, steps):
+    for cache, padded in itertools.product(CACHES, (False, True)):
+        if not meaningless(window, cache, steps, sinks):
+            check(window, cache, steps, padded, "alternate", sinks, fast=True)
+
+
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("sinks", [0, 3])
+@pytest.mark.parametrize("window", [1, 100, 256, 300, 599])
+@torch.no_grad()
+def test_a_long_prompt_of_the_optimised_model_needs_no_mask(window, sinks, cache):
+    """Several blocks of `banded_attention`, the last one short; the plain model has the mask."""
+    plain = windowed(window, "upper slide", sinks)
+    fast = optimize(BASE, "float32").with_window(window, sinks)
+    fast.config = plain.config
+    ids, kept = random_ids(2, 600, DENSE), None
+    if cache != "no cache":
+        kept = KVCache(fast.config, 2, 610, ring=cache == "ring cache")
+    assert fast.positions_and_masks(ids, None, None)[1] == {None: None, window: Band(window, sinks)}
+    exact = plain(torch.cat((ids, ids[:, :9]), 1))
+    assert (fast(ids, kept) - exact[:, :600]).abs().max() < 2e-4
+    if kept is not None:
+        steps = [fast(ids[:, at : at + 1], kept) for at in range(9)]
+        assert (torch.cat(steps, 1) - exact[:, 600:]).abs().max() < 2e-4
+    seen = [trace(model, ids[0].tolist(), rows=[0, 299, 599]) for model in (plain, fast)]
+    for layer in range(4):
+        one, other = (found.attention[layer] for found in seen)
+        assert (one - other).abs().max() < 1e-4
+        assert torch.equal(one > 0, other > 0)
+
+
+@torch.no_grad()
+def test_a_padded_cache_stays_padded_in_the_optimised_model():
+    """Emptied by `truncate`, it still knows that its rows may be padded."""
+    plain = windowed(7)
+    logits = []
+    for model in (plain, optimize(plain, "float32")):
+        cache = KVCache(model.config, 2, 60)
+        model(IDS[:2, :9], cache, torch.tensor([[False] + [True] * 8, [True] * 9]))
+        cache.truncate(0)
+        logits.append([model(part, cache) for part in IDS[:2, :50].split([40, 1, 9], 1)])
+    for one, other in zip(*logits, strict=True):
+        assert (one - other).abs().max() < 2e-4
 
 
 def test_the_meaningless_combinations_are_known():
