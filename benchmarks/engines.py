@@ -3,11 +3,13 @@
     QWEN2_BOOK_CHECKPOINT=folder python -m benchmarks.engines [--rounds 5] [--threads 2]
 
 Every round takes all engines in turn, on prompts of three lengths, alone and eight at a time (up
-to 8,192 tokens in all): a pass over the prompt, then some tokens one by one. Loading is a fresh
-process each time, tokenizer included. llama.cpp takes part where `xllamacpp` is installed (pip
-install --no-deps xllamacpp: built wheels, 34 MB) and the folder holds one .gguf file; it takes one
-prompt at a time. Machines are noisy, so what counts is the ratio within a round; the tables give
-medians and ranges. Writes benchmarks/engines.json and benchmarks/engines.md.
+to 8,192 tokens in all): a pass over the prompt, then some tokens one by one. Each engine is a
+process of its own that waits while others run: in one process their threads count together, and
+where they are more than processors, OpenMP sends them to sleep between two products. Loading is a
+fresh process each time, tokenizer included. llama.cpp takes part where `xllamacpp` is installed
+(pip install --no-deps xllamacpp: built wheels, 34 MB) and the folder holds one .gguf file; it takes
+one prompt at a time. Machines are noisy, so what counts is the ratio within a round; the tables
+give medians and ranges. Writes benchmarks/engines.json and benchmarks/engines.md.
 
 Where PyTorch finds a GPU, all of it runs there, without the packed weights and llama.cpp, which are
 for CPUs. Random weights serve as well: `qwen2_book.save` writes them into a folder.
@@ -32,6 +34,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.machine import machine, resident
 
 HERE = Path(__file__).parent
+ANSWER = "took "
 OURS = ("as stored", "float32", "bfloat16", "int8", "int4")  # the first is not optimised
 THEIRS = ("float32", "bfloat16")
 NAMES = [f"qwen2_book {w}" for w in OURS] + [f"transformers {w}" for w in THEIRS] + ["llama.cpp"]
@@ -133,23 +136,46 @@ def prompts(batch: int, length: int) -> torch.Tensor:
     return torch.randint(0, 150_000, (batch, length), generator=generator)
 
 
-def speeds(names: list[str], folder: Path, options: argparse.Namespace) -> list[dict]:
-    """For each batch and prompt, each engine's seconds in each round."""
-    running = {name: engine(name, folder) for name in names}
+def serve(name: str, folder: Path) -> None:
+    """Load one engine and time what stdin asks for, a line of batch, length and steps each."""
+    run = engine(name, folder)
+    for line in sys.stdin:
+        batch, length, new = map(int, line.split())
+        print(ANSWER + json.dumps(run(prompts(batch, length), new)), flush=True)
+
+
+def ask(process: subprocess.Popen, batch: int, length: int, new: int) -> tuple[float, float]:
+    """Seconds of the prompt and of the steps, from an engine's process."""
+    assert process.stdin and process.stdout
+    process.stdin.write(f"{batch} {length} {new}\n")
+    process.stdin.flush()
+    for line in process.stdout:
+        if line.startswith(ANSWER):
+            prefill, decode = json.loads(line.removeprefix(ANSWER))
+            return prefill, decode
+    raise RuntimeError(f"{process.args!r} ended with {process.wait()}")
+
+
+def speeds(names: list[str], options: argparse.Namespace) -> list[dict]:
+    """For each batch and prompt, each engine's tokens a second in each round."""
+    command = [sys.executable, "-m", "benchmarks.engines", "--threads", str(options.threads)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    running = {name: subprocess.Popen([*command, "--serve", name], **pipes) for name in names}
     cells = [(b, n) for n in options.prompts for b in options.batches if b * n <= options.most]
     found = []
     for batch, length in cells:
-        ids = prompts(batch, length)
         able = [name for name in names if batch == 1 or name != "llama.cpp"]
         cell: dict[str, Any] = {"batch": batch, "prompt": length, "prefill": {}, "decode": {}}
         for step in range(options.rounds + 1):
             for name in able if step % 2 else able[::-1]:  # fair order
-                took = running[name](ids, options.new)
+                took = ask(running[name], batch, length, options.new)
                 if step:  # the first round warms up
                     for what, seconds in zip(("prefill", "decode"), took, strict=True):
                         tokens = batch * (length if what == "prefill" else options.new)
                         cell[what].setdefault(name, []).append(tokens / seconds)
         found.append(cell)
+    for process in running.values():
+        process.communicate()  # closes its input, which ends it
     return found
 
 
@@ -305,6 +331,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=MOST, help="tokens of a batch's prompts")
     parser.add_argument("--out", type=Path, default=HERE, help="where the two files go")
     parser.add_argument("--engines", choices=NAMES, nargs="+", default=NAMES, help="only these")
+    parser.add_argument("--serve", choices=NAMES, help="only answer for this one")
     parser.add_argument("--load", choices=NAMES, help="only load this one, and say what it took")
     options = parser.parse_args()
     source = os.environ.get("QWEN2_BOOK_CHECKPOINT")
@@ -315,6 +342,9 @@ def main() -> None:
     if options.load:
         load_once(options.load, folder)
         return
+    if options.serve:
+        serve(options.serve, folder)
+        return
     names, busy = [n for n in there(folder) if n in options.engines], os.getloadavg()[0]
     results: dict[str, Any] = {"machine": machine(), "checkpoint": folder.name, "engines": names}
     results["machine"]["instructions"] = torch.backends.cpu.get_cpu_capability()
@@ -324,7 +354,7 @@ def main() -> None:
     if "qwen2_book int4" in names:
         results["packed share"] = packed_share(folder)
     results["loads"] = loads(names, min(options.rounds, 3), options.threads)
-    results["speeds"] = speeds(names, folder, options)
+    results["speeds"] = speeds(names, options)
     results["load average"] = f"{busy:.1f}, {os.getloadavg()[0]:.1f}"
     (options.out / "engines.json").write_text(json.dumps(results, indent=1) + "\n")
     (options.out / "engines.md").write_text(page(results))

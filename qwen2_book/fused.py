@@ -84,10 +84,10 @@ class FusedAttention(nn.Module):
     def _turned(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         heads = self.qkv(x).view(*x.shape[:2], -1, self.head_dim).transpose(1, 2)
         queries, keys, values = self.heads
-        straight, value = heads.split((queries + keys, values), 1)
+        straight, value = torch.split_with_sizes(heads, (queries + keys, values), 1)
         swapped = straight.roll(self.head_dim // 2, -1)
         turned = torch.addcmul(straight * cos[:, None], swapped, sin[:, None])
-        query, key = turned.split((queries, keys), 1)
+        query, key = torch.split_with_sizes(turned, (queries, keys), 1)
         return query, key, value
 
 

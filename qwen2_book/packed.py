@@ -23,12 +23,16 @@ ROWS = 512  # rows of a product at once, so that what it writes is still near wh
 CAPABILITY = torch.backends.cpu.get_cpu_capability()
 EMULATED = CAPABILITY == "AVX2"  # bfloat16 products are, and slowly
 LAID_OUT = CAPABILITY == "AVX512" and torch.backends.mkldnn.is_available()  # by oneDNN, ahead
+VNNI = CAPABILITY == "AVX512" and torch.cpu._is_vnni_supported()  # multiplies 8-bit whole numbers
 
 
 def _whole() -> Literal["onednn", "fbgemm"] | None:
-    """The library that multiplies 8-bit whole numbers on this processor."""
+    """The library that multiplies 8-bit whole numbers on this processor.
+
+    FBGEMM reads a large matrix as fast as memory gives it, but does not know Intel's AMX.
+    """
     engines = torch.backends.quantized.supported_engines
-    if "onednn" in engines and CAPABILITY == "AVX512" and torch.cpu._is_vnni_supported():
+    if "onednn" in engines and VNNI and torch.cpu._is_amx_tile_supported():
         return "onednn"
     there = "fbgemm" in engines and hasattr(torch, "_make_per_channel_quantized_tensor")
     return "fbgemm" if there and CAPABILITY in ("AVX2", "AVX512") else None
@@ -106,15 +110,14 @@ class PackedLinear(nn.Module):
     """
 
     few, laid_out = PACKED_ROWS, False
-    steps: Tensor
-    scales: Tensor
 
     def __init__(self, *layers: nn.Linear, kind: str, group: int = 0) -> None:
         super().__init__()
         self.sizes, self.kind, self.group = [layer.out_features for layer in layers], kind, group
         self.size = sum(self.sizes)
         self.wide = nn.ParameterList(frozen(layer.weight) for layer in layers)
-        self.bias = _stacked_bias(layers, layers[0].weight.dtype)
+        bias = _stacked_bias(layers, layers[0].weight.dtype)
+        self.bias = None if bias is None else bias.detach()  # no parameter: looked up faster
         self._pack(_joined([layer.weight.detach() for layer in layers]))
 
     def _pack(self, weight: Tensor) -> None:
@@ -126,8 +129,7 @@ class PackedLinear(nn.Module):
             steps, scale, zero = (torch.cat(found) for found in zip(*parts, strict=True))
             steps = torch._convert_weight_to_int4pack_for_cpu(steps.int(), 1)
             scales = torch.stack((scale.T, zero.T), -1).contiguous()
-        self.register_buffer("steps", steps, persistent=False)
-        self.register_buffer("scales", scales, persistent=False)
+        self.steps, self.scales = steps, scales
         self.nbytes = steps.nbytes + scales.nbytes
 
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
@@ -136,7 +138,7 @@ class PackedLinear(nn.Module):
     def split(self, x: Float[Tensor, "*batch in"]) -> tuple[Float[Tensor, "*batch _"], ...]:
         """The output of each layer."""
         if self._are_few(x):
-            return self._packed(x).split(self.sizes, -1)
+            return torch.split_with_sizes(self._packed(x), self.sizes, -1)
         biases = [None] * len(self.sizes) if self.bias is None else self.bias.split(self.sizes)
         return tuple(product(x, w, b) for w, b in zip(self.wide, biases, strict=True))
 
@@ -163,15 +165,15 @@ class WholeLinear(PackedLinear):
 
     A row is rounded twice, the second time what the first has left over, so that it passes as two
     rows of whole numbers, with 16 bits in all and nearly nothing lost. Few rows wait for the matrix
-    and not for arithmetic, so the second costs little. FBGEMM is for processors without
-    instructions for this; the 16 bits in which they add two products hold 8 bits times 7.
+    and not for arithmetic, so the second costs little. Without instructions made for this (VNNI),
+    the 16 bits in which a processor adds two products hold 8 bits times 7.
     """
 
     few = WHOLE_ROWS
 
     def _pack(self, weight: Tensor) -> None:
         steps, scales = _round_rows(weight)
-        self.most = 127 if self.kind == "onednn" else 63
+        self.most = 127 if VNNI else 63
         scales, zeros = scales.float() / self.most, torch.zeros(len(steps), dtype=torch.long)
         self.nbytes = steps.nbytes + scales.nbytes
         if self.kind == "onednn":
@@ -196,14 +198,15 @@ class WholeLinear(PackedLinear):
     def _whole(self, steps: Float[Tensor, "rows in"]) -> Float[Tensor, "rows out"]:
         """The product with steps rounded to whole numbers (FBGEMM rounds for itself).
 
-        Rows go in without a sign, 128 added: the instructions of AVX-512 multiply unsigned numbers
-        by signed ones, and for signed rows oneDNN falls back to a loop, 800 times as slow.
+        Rows go in without a sign: VNNI multiplies unsigned numbers by signed ones, and for signed
+        rows oneDNN, where it has no AMX, falls back to a loop, 800 times as slow.
         """
+        zero = self.most + 1
         if self.kind == "fbgemm":
             op = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
-            return op(steps, 1.0, 64, self.packed)
-        op, steps = torch.ops.onednn.qlinear_pointwise, steps.round_().add_(128).byte()
-        return op(steps, 1.0, 128, *self.packed, None, 1.0, 0, torch.float32, "none", [], "")
+            return op(steps, 1.0, zero, self.packed)
+        op, steps = torch.ops.onednn.qlinear_pointwise, steps.round_().add_(zero).byte()
+        return op(steps, 1.0, zero, *self.packed, None, 1.0, 0, torch.float32, "none", [], "")
 
 
 def pack(*layers: nn.Linear, kind: str, group: int) -> FusedLinear | PackedLinear:

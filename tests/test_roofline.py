@@ -12,6 +12,7 @@ import pytest
 import roofline_data
 
 from qwen2_book import Qwen2Config, costs, load, optimize
+from qwen2_book.packed import PackedLinear
 from qwen2_book.widgets import Roofline
 from qwen2_book.widgets.roofline import BYTES, SIZES, STORED, WEIGHTS, stored
 
@@ -52,9 +53,9 @@ def test_bytes_of_packed_weights_are_those_of_a_packed_model(kind):
     plain, _ = load(device="cpu")
     fast = optimize(plain, kind)
     found = {"attention": [0, 0], "feed_forward": [0, 0], "head": [0, 0]}
-    for name, buffer in fast.named_buffers():
+    for name, matrix in fast.named_modules():
         part = "attention" if "attn" in name else "feed_forward" if "mlp" in name else "head"
-        found[part][0] += buffer.nbytes if "rotary" not in name else 0
+        found[part][0] += matrix.nbytes if isinstance(matrix, PackedLinear) else 0
     for name, weight in plain.named_parameters():
         part = "attention" if "attn" in name else "feed_forward" if "mlp" in name else "head"
         if weight.ndim == 2:
