@@ -113,13 +113,16 @@ def summary(found: dict[str, dict[int, dict[str, list[float]]]]) -> dict:
         for form, lengths in found.items()
     }
     fitted = [n for n in LENGTHS if n >= FIT_FROM]
+    grown = {
+        form: exponent(fitted, [medians[form][str(n)]["seconds"] for n in fitted])
+        for form in medians
+        if "dense" not in form
+    }
     return {
-        "medians": medians,
-        "exponents": {
-            form: exponent(fitted, [medians[form][str(n)]["seconds"] for n in fitted])
-            for form in medians
-            if "dense" not in form
-        },
+        "medians": {form: medians[form] for form in FORMS},
+        "exponents": {form: grown[form] for form in FORMS if form in grown},
+        "engine": {form: medians[form] for form in ENGINE},
+        "engine exponents": {form: grown[form] for form in ENGINE if form in grown},
         "memory_exponent": exponent(fitted, [medians["banded"][str(n)]["bytes"] for n in fitted]),
         "speed_up": {
             str(n): statistics.median(
@@ -150,7 +153,7 @@ def page(results: dict) -> str:
         "|---:|---:|---:|---:|---:|---:|",
     ]
     for n in map(str, LENGTHS):
-        cells = [results["medians"][form].get(n) for form in ENGINE]
+        cells = [results["engine"][form].get(n) for form in ENGINE]
         row = [f"{cell['seconds']:.2f} s" if cell else "—" for cell in cells]
         row += [f"{cell['bytes'] / 2**20:,.0f} MB" if cell else "—" for cell in cells[1:]]
         engine.append(f"| {int(n):,} | {' | '.join(row)} |")
