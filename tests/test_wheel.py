@@ -60,16 +60,16 @@ def test_it_works_from_a_clean_environment(wheel, tmp_path):
     """The dependencies, gigabytes of them, are borrowed by a path file; the package is not."""
     venv.create(tmp_path / "env", with_pip=True)
     python = tmp_path / "env" / "bin" / "python"
-    install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel]
-    subprocess.run(install, check=True)
-    (site,) = (tmp_path / "env" / "lib").glob("python*/site-packages")
-    # A plain path line: path files inside the borrowed folder, such as that of an editable
-    # install of this package, are not followed.
-    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
     # No network, no checkpoint, nothing of this folder on the path.
     left_out = ("PYTHONPATH", "QWEN2_BOOK_CHECKPOINT")
     environment = {k: v for k, v in os.environ.items() if k not in left_out}
     environment["HF_HUB_OFFLINE"] = "1"
+    install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel]
+    subprocess.run(install, check=True, env=environment)
+    (site,) = (tmp_path / "env" / "lib").glob("python*/site-packages")
+    # A plain path line: path files inside the borrowed folder, such as that of an editable
+    # install of this package, are not followed.
+    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
     def output(*command) -> str:
         done = subprocess.run(
