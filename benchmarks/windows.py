@@ -113,16 +113,13 @@ def summary(found: dict[str, dict[int, dict[str, list[float]]]]) -> dict:
         for form, lengths in found.items()
     }
     fitted = [n for n in LENGTHS if n >= FIT_FROM]
-    grown = {
-        form: exponent(fitted, [medians[form][str(n)]["seconds"] for n in fitted])
-        for form in medians
-        if "dense" not in form
-    }
     return {
         "medians": {form: medians[form] for form in FORMS},
-        "exponents": {form: grown[form] for form in FORMS if form in grown},
+        "exponents": {
+            form: exponent(fitted, [medians[form][str(n)]["seconds"] for n in fitted])
+            for form in ("full causal", "banded")
+        },
         "engine": {form: medians[form] for form in ENGINE},
-        "engine exponents": {form: grown[form] for form in ENGINE if form in grown},
         "memory_exponent": exponent(fitted, [medians["banded"][str(n)]["bytes"] for n in fitted]),
         "speed_up": {
             str(n): statistics.median(

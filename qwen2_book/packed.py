@@ -199,7 +199,7 @@ class WholeLinear(PackedLinear):
         """The product with steps rounded to whole numbers (FBGEMM rounds for itself).
 
         Rows go in without a sign: VNNI multiplies unsigned numbers by signed ones, and for signed
-        rows oneDNN, where it has no AMX, falls back to a loop, 800 times as slow.
+        rows oneDNN, where it has no AMX, falls back to a plain loop, hundreds of times as slow.
         """
         zero = self.most + 1
         if self.kind == "fbgemm":
