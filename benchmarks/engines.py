@@ -25,6 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,9 @@ HERE = Path(__file__).parent
 ANSWER = "took "
 OURS = ("as stored", "float32", "bfloat16", "int8", "int4")  # the first is not optimised
 THEIRS = ("float32", "bfloat16")
-NAMES = [f"qwen2_book {w}" for w in OURS] + [f"transformers {w}" for w in THEIRS] + ["llama.cpp"]
+GRAPH = "bfloat16, CUDA graph"
+NAMES = [f"qwen2_book {w}" for w in (*OURS, GRAPH)]
+NAMES += [f"transformers {w}" for w in THEIRS] + ["llama.cpp"]
 KERNELS = ("pack_mm", "qlinear_pointwise", "linear_with_input_q_dq")  # of packed products
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 MOST, SPARE = 8192, 256  # tokens of all prompts of a batch; room for new ones
@@ -76,17 +79,28 @@ def stepped(first: Callable[[torch.Tensor], Any], step: Callable[[torch.Tensor, 
 
 def ours(folder: Path, weights: str) -> Run:
     from qwen2_book import KVCache, load, optimize
+    from qwen2_book.graph import FixedStep
 
+    recorded, weights = weights == GRAPH, weights.removesuffix(", CUDA graph")
     dtype = weights if "float" in weights else "auto"
     model, _ = load(folder, device=DEVICE, dtype=dtype)
     if weights != "as stored":
         model = optimize(model, weights)
+    kept: dict[torch.Size, tuple[KVCache, Callable]] = {}  # recorded in the round that warms up
+
+    def made(batch: int, length: int) -> tuple[KVCache, Callable]:
+        room = batch, length + SPARE, DEVICE, model.dtype
+        cache = KVCache(model.config, *room, ring=not recorded)
+        return cache, FixedStep(model, cache) if recorded else partial(model, cache=cache)
 
     def first(ids):
-        cache = KVCache(model.config, len(ids), ids.shape[1] + SPARE, DEVICE, model.dtype)
-        return model(ids, cache, last_only=True), cache
+        cache, step = kept.get(ids.shape) or made(*ids.shape)
+        cache.reset()
+        if recorded:
+            kept[ids.shape] = cache, step
+        return model(ids, cache, last_only=True), step
 
-    return stepped(first, lambda token, cache: (model(token, cache), cache))
+    return stepped(first, lambda token, step: (step(token), step))
 
 
 def theirs(folder: Path, weights: str) -> Run:
@@ -128,7 +142,7 @@ def there(folder: Path) -> list[str]:
     if DEVICE == "cuda":
         return [name for name in NAMES if "int" not in name and name != "llama.cpp"]
     llama_too = importlib.util.find_spec("xllamacpp") and len(list(folder.glob("*.gguf"))) == 1
-    return NAMES if llama_too else NAMES[:-1]
+    return [n for n in NAMES if "CUDA" not in n and (llama_too or n != "llama.cpp")]
 
 
 def prompts(batch: int, length: int) -> torch.Tensor:
@@ -283,6 +297,19 @@ def short(results: dict) -> str:
     )
 
 
+def bandwidth(results: dict) -> str:
+    """How fast decoding one text reads the bfloat16 weights, beside what the machine can read."""
+    if "weight bytes" not in results:
+        return ""
+    cell = next(cell["decode"] for cell in results["speeds"] if cell["batch"] == 1)
+    best = max(statistics.median(f) for n, f in cell.items() if n.startswith("qwen2_book bfloat16"))
+    read = best * results["weight bytes"]
+    share = read / results["limits"]["bfloat16 bytes/s"]
+    return (
+        f" Decoding in bfloat16 reads {read / 1e9:.1f} G bytes/s of weights, {share:.0%} of that."
+    )
+
+
 def page(results: dict) -> str:
     """The results as a page."""
     about = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
@@ -294,7 +321,8 @@ def page(results: dict) -> str:
         f"{results['rounds']} interleaved rounds, medians and ranges; {results['new']} tokens one "
         f"by one; columns are prompts × their tokens. The machine's own limits: {limit}. "
         f"Load average before and after: {results['load average']}."
-        + (f" Packed products take {share:.0%} of the time of int4 decoding." if share else ""),
+        + (f" Packed products take {share:.0%} of the time of int4 decoding." if share else "")
+        + bandwidth(results),
     ]
     for what in ("prefill", "decode"):
         cells = results["speeds"]
@@ -347,10 +375,13 @@ def main() -> None:
         return
     names, busy = [n for n in there(folder) if n in options.engines], os.getloadavg()[0]
     results: dict[str, Any] = {"machine": machine(), "checkpoint": folder.name, "engines": names}
-    results["machine"]["instructions"] = torch.backends.cpu.get_cpu_capability()
+    amx = " and AMX" if torch.cpu._is_amx_tile_supported() else ""
+    results["machine"]["instructions"] = torch.backends.cpu.get_cpu_capability() + amx
     if "llama.cpp" in names:
         results["machine"]["xllamacpp"] = importlib.metadata.version("xllamacpp")
     results |= {"rounds": options.rounds, "new": options.new, "limits": limits()}
+    if "qwen2_book bfloat16" in names:
+        results["weight bytes"] = sum(f.stat().st_size for f in folder.glob("*.safetensors"))
     if "qwen2_book int4" in names:
         results["packed share"] = packed_share(folder)
     results["loads"] = loads(names, min(options.rounds, 3), options.threads)

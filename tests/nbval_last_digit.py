@@ -1,5 +1,7 @@
 """A plugin for nbval: numbers may differ by one in the last printed digit, nothing else may.
 
+A number after "≈" follows how a processor rounds, and may be one and a half times as large.
+
 Load it with `-p nbval_last_digit`. A new output that agrees in this way is taken for the stored
 one before nbval's own strict comparison. Only numbers with a decimal point, an exponent or a
 percent sign were rounded, so all others must be equal; columns may shift by a space.
@@ -9,23 +11,26 @@ import re
 
 from nbval.plugin import IPyNbCell
 
-NUMBER = re.compile(r"(?<![\w.])[-−]?\d[\d,]*(?:\.\d*)?(?:e[-+]?\d+)?%?(?![\w])")
+NUMBER = re.compile(r"(?<![\w.])≈?[-−]?\d[\d,]*(?:\.\d*)?(?:e[-+]?\d+)?%?(?![\w])")
+
+
+def _value(text: str) -> tuple[float, int]:
+    """A printed number, and the power of ten of its last digit."""
+    mantissa, _, exponent = text.replace(",", "").replace("−", "-").strip("≈%").partition("e")
+    last = int(exponent or 0) - len(mantissa.partition(".")[2])
+    return float(mantissa + "e" + (exponent or "0")), last
 
 
 def _close(stored: str, new: str) -> bool:
     if stored == new:
         return True
+    if "≈" in stored and "≈" in new:
+        one, other = _value(stored)[0], _value(new)[0]
+        return one * other > 0 and 1 / 1.5 <= one / other <= 1.5
     if not re.search(r"[.%e]", stored) or ("%" in stored) != ("%" in new):
         return False
-
-    def parts(text: str) -> tuple[float, int]:
-        mantissa, _, exponent = text.replace(",", "").replace("−", "-").rstrip("%").partition("e")
-        return float(mantissa + "e" + (exponent or "0")), int(exponent or 0) - len(
-            mantissa.partition(".")[2]
-        )
-
-    (old, last), (value, last_new) = parts(stored), parts(new)
-    return last == last_new and abs(old - value) <= 1.001 * 10.0**last
+    (old, last), (value, last_new) = _value(stored), _value(new)
+    return "≈" not in stored + new and last == last_new and abs(old - value) <= 1.001 * 10.0**last
 
 
 def agreed(stored: str, new: str) -> str:

@@ -19,7 +19,7 @@ ORDER = """
     norm rope window cache attention feedforward moe model dual_chunk passkey checkpoint.files
     checkpoint.layout checkpoint.safetensors_file checkpoint.blocks checkpoint.gguf_weights
     checkpoint.hub checkpoint.source sampling generate speculative progress
-    rounding packed fused quantize loading saving trace neurons heads costs parity style plots
+    rounding packed fused quantize graph loading saving trace neurons heads costs parity style plots
     training.data training.loss training.run_folder training.loop
     training.sft training.dpo training.reward training.lora training.online training.curve
     training.scaling world.words world.sentences world.story world.facts world.talk
