@@ -306,7 +306,7 @@ def bandwidth(results: dict) -> str:
     read = best * results["weight bytes"]
     share = read / results["limits"]["bfloat16 bytes/s"]
     return (
-        f" Decoding in bfloat16 reads {read / 1e9:.1f} G bytes/s of weights, {share:.0%} of that."
+        f" Decoding in bfloat16 reads weights at {read / 1e9:.1f} GB/s, {share:.0%} of the limit."
     )
 
 
