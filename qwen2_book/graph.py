@@ -15,9 +15,10 @@ from torch import Tensor
 
 from qwen2_book.cache import KVCache
 from qwen2_book.model import Masks, Qwen2
+from qwen2_book.quantize import FastQwen2
 from qwen2_book.window import visible
 
-BLOCK = 512  # columns; a step reads up to so many too many keys, and each block is recorded once
+BLOCK = 512  # columns: a step reads at most BLOCK - 1 keys too many; each size has its own graph
 
 
 class FixedStep:
@@ -25,9 +26,10 @@ class FixedStep:
 
     The prompt is taken in as always, `model(prompt, cache, last_only=True)`, and what the model
     itself adds to the cache later is seen here, too. The logits are overwritten by the next call.
-    Raises ValueError for a cache with rings (make it with `ring=False`), as the model does for
-    other tokens than (batch, 1) or a full cache, and on CUDA for a mixture of experts: which
-    experts run depends on the token, so there is no one step to repeat.
+    Hidden columns are read with weight 0, so a NaN that an earlier text left there would show.
+    Raises ValueError for a cache with rings (make it with `ring=False`), for token_ids that are not
+    (batch, 1), for a full cache, for dual chunk attention, and on CUDA for a mixture of experts:
+    which experts run depends on the token, so there is no one step to repeat.
     """
 
     def __init__(self, model: Qwen2, cache: KVCache) -> None:
@@ -36,12 +38,18 @@ class FixedStep:
                 "FixedStep: found a cache with rings, expected one that keeps every token: "
                 "KVCache(..., ring=False)."
             )
+        if type(model).hidden_states not in (Qwen2.hidden_states, FastQwen2.hidden_states):
+            raise ValueError(
+                f"FixedStep: found a {type(model).__name__}, expected a Qwen2 or an optimised one."
+            )
         if model.device.type == "cuda" and model.config.num_experts:
             raise ValueError("FixedStep: a mixture of experts cannot be recorded: use the model.")
         self.model, self.cache = model, cache
         self.token = torch.zeros((cache.batch, 1), dtype=torch.long, device=model.device)
         self.position, self.column = torch.zeros_like(self.token), self.token.new_zeros(1)
         self.steps: dict[int, Callable[[], Tensor]] = {}
+        if model.device.type == "cuda":
+            self.stream, self.pool = torch.cuda.Stream(model.device), torch.cuda.graph_pool_handle()
 
     @torch.no_grad()
     def __call__(self, token_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch 1 vocab"]:
@@ -72,17 +80,16 @@ class FixedStep:
         return self.model.lm_head(self.model.hidden_states(self.token, self.position, masks, seen))
 
     def _recorded(self, step: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        """The step itself, or on CUDA its graph; taking a step twice changes nothing."""
+        """The step itself, or on CUDA its graph; running it twice leaves the cache as once."""
         if self.model.device.type != "cuda":
             return step
-        first = torch.cuda.Stream()
-        first.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(first):
-            step()  # libraries take their memory in a first call, which a graph may not
-        torch.cuda.current_stream().wait_stream(first)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            logits = step()
+        graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.model.device)
+        self.stream.wait_stream(here)
+        with torch.cuda.stream(self.stream):
+            step()  # libraries set themselves up in a first call, which may not be recorded
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+                logits = step()
+        here.wait_stream(self.stream)
 
         def replayed() -> Tensor:
             graph.replay()

@@ -7,6 +7,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from qwen2_book import graph
 from qwen2_book.cache import KVCache
+from qwen2_book.dual_chunk import with_dual_chunk
 from qwen2_book.graph import FixedStep
 from qwen2_book.quantize import optimize
 
@@ -66,6 +67,12 @@ def test_padded_prompts_taken_back_columns_and_the_model_between(recording):
         for cache in caches if back else ():
             cache.truncate(cache.length - 1)
             model(ids[:, back : back + 2], cache)
+    for cache in caches:  # a new text without padding, over what the padded one left
+        cache.reset()
+        model(ids[:, :5], cache)
+    for k in (5, 6, 7):
+        expected = model(ids[:, k : k + 1], caches[0])
+        torch.testing.assert_close(step(ids[:, k : k + 1]), expected, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
@@ -84,6 +91,8 @@ def test_refused():
     model = random_model(SLIDING)
     with pytest.raises(ValueError, match="ring=False"):
         FixedStep(model, KVCache(model.config, 1, 200))
+    with pytest.raises(ValueError, match="found a DualChunkQwen2"):
+        FixedStep(with_dual_chunk(model, 16, 4), cache_for(model))
     step = FixedStep(model, cache_for(model, 1, 2))
     with pytest.raises(ValueError, match=r"\(1, 2\), expected \(1, 1\)"):
         step(torch.zeros(1, 2, dtype=torch.long))
@@ -96,10 +105,12 @@ def test_refused():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")
+@pytest.mark.parametrize("fast", [False, True])
 @torch.no_grad()
-def test_a_graph_on_a_gpu(monkeypatch):
+def test_a_graph_on_a_gpu(monkeypatch, fast):
     monkeypatch.setattr(graph, "BLOCK", 16)
     model = random_model(SLIDING).to("cuda")
+    model = optimize(model, "float32") if fast else model
     ids = random_ids(2, 43, model.config).to("cuda")
     caches = cache_for(model), cache_for(model)
     for cache in caches:

@@ -9,12 +9,14 @@ from pathlib import Path
 import chapter
 import nbformat
 import pytest
+import shake
+from nbclient import NotebookClient
 from nbval_last_digit import agreed
 
 import notebooks
 
 NAMES = sorted(path.stem for path in chapter.NOTEBOOKS.glob("*.ipynb"))
-TESTS = Path(__file__).parent
+TOOLS = chapter.NOTEBOOKS.parent / "tools"
 
 
 def test_there_are_notebooks_and_each_has_its_text():
@@ -75,7 +77,7 @@ def run_again(name: str, folder: Path, compare_real: bool) -> None:
         if "real-checkpoint" in tags and not compare_real:
             cell.metadata["tags"] = [*tags, "nbval-ignore-output"]
     nbformat.write(chapter.claim_cells(notebook, name), folder / f"{name}.ipynb")
-    path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(TOOLS), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONPATH": path}
     if not compare_real:
         environment.pop("QWEN2_BOOK_CHECKPOINT", None)
@@ -104,14 +106,15 @@ def test_on_the_real_checkpoint(name, tmp_path, real_checkpoint):
 
 def test_the_comparison_sees_what_it_should(tmp_path):
     """A changed digit, a changed word, a changed whole number: each must fail."""
-    for stored, ok in (("x 0.35 a", True), ("x 0.36 a", False), ("y 0.34 a", False)):
-        cell = nbformat.v4.new_code_cell("print('x 0.34 a')", execution_count=1)
+    near, other = ("x 0.35 a 7", True), ("x 0.36 a 7", "y 0.34 a 7", "x 0.34 a 8")
+    for stored, ok in (near, *((text, False) for text in other)):
+        cell = nbformat.v4.new_code_cell("print('x 0.34 a 7')", execution_count=1)
         cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=f"{stored}\n")]
         nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "small.ipynb")
         command = [sys.executable, "-m", "pytest", "--nbval", "-q", "-p", "nbval_last_digit"]
         done = subprocess.run(
             [*command, "-c", os.devnull, str(tmp_path / "small.ipynb")],
-            env=os.environ | {"PYTHONPATH": str(TESTS)},
+            env=os.environ | {"PYTHONPATH": str(TOOLS)},
             cwd=tmp_path,
             capture_output=True,
             check=False,
@@ -137,9 +140,23 @@ def test_the_comparison_sees_what_it_should(tmp_path):
         ("off by ≈2.2e+05", "off by 2.2e+05", False),
         ("perplexity ≈85", "perplexity ≈84", True),
         ("perplexity 85", "perplexity 84", False),
+        ("about ≈28%", "about ≈28", False),
+        ("found 5.", "found 6.", False),
         ("a 1.0 b 2.0", "a 1.0", False),
         ("layer 3, head 4", "layer 3, head 5", False),
     ],
 )
 def test_only_the_last_digit_may_differ(stored, new, same):
     assert (agreed(stored, new) == stored) == same
+
+
+def test_a_shaken_run_finds_digits_that_mean_nothing():
+    """A difference of two near numbers is noise; a number itself, to one digit, is not."""
+    setup = "import torch\ntorch.manual_seed(0)\nx, w = torch.randn(4, 64), torch.randn(8, 64)"
+    noise = "(torch.nn.functional.linear(x, w) - (x.double() @ w.double().T)).abs().max()"
+    size = "torch.nn.functional.linear(x, w).abs().max()"
+    sources = [setup, f"print(f'{{{noise}:.2e}}')", f"print(f'{{{size}:.1f}}')"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in sources])
+    NotebookClient(notebook).execute()
+    ((source, before, after),) = shake.changed(notebook)
+    assert source == sources[1] and float(before) < float(after)

@@ -1,6 +1,6 @@
 """A plugin for nbval: numbers may differ by one in the last printed digit, nothing else may.
 
-A number after "≈" follows how a processor rounds, and may be one and a half times as large.
+A number after "≈" follows how a processor rounds: it may be up to 1.5 times as large or as small.
 
 Load it with `-p nbval_last_digit`. A new output that agrees in this way is taken for the stored
 one before nbval's own strict comparison. Only numbers with a decimal point, an exponent or a
@@ -11,7 +11,7 @@ import re
 
 from nbval.plugin import IPyNbCell
 
-NUMBER = re.compile(r"(?<![\w.])≈?[-−]?\d[\d,]*(?:\.\d*)?(?:e[-+]?\d+)?%?(?![\w])")
+NUMBER = re.compile(r"(?:≈|(?<![\w.]))[-−]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?%?(?![\w])")
 
 
 def _value(text: str) -> tuple[float, int]:
@@ -24,10 +24,12 @@ def _value(text: str) -> tuple[float, int]:
 def _close(stored: str, new: str) -> bool:
     if stored == new:
         return True
+    if ("%" in stored) != ("%" in new):
+        return False
     if "≈" in stored and "≈" in new:
         one, other = _value(stored)[0], _value(new)[0]
         return one * other > 0 and 1 / 1.5 <= one / other <= 1.5
-    if not re.search(r"[.%e]", stored) or ("%" in stored) != ("%" in new):
+    if not re.search(r"[.%e]", stored):
         return False
     (old, last), (value, last_new) = _value(stored), _value(new)
     return "≈" not in stored + new and last == last_new and abs(old - value) <= 1.001 * 10.0**last
