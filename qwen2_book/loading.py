@@ -1,7 +1,6 @@
 """Load: where checkpoint, tokenizer and model meet."""
 
 import dataclasses
-import gc
 import math
 import os
 from collections.abc import Iterator
@@ -142,13 +141,7 @@ def _check_links(folder: Path) -> None:
 
 def _tokenizer(path: Path, config: Qwen2Config) -> Tokenizer:
     """The tokenizer, which must not know more tokens than the embedding has rows."""
-    collecting = gc.isenabled()
-    gc.disable()  # it makes half a million objects and throws none away: a quarter of the time
-    try:
-        tokenizer = Tokenizer.from_file(path)
-    finally:
-        if collecting:
-            gc.enable()
+    tokenizer = Tokenizer.from_file(path)
     if len(tokenizer) > config.vocab_size:
         raise CheckpointError(
             f"{path}: the tokenizer has {len(tokenizer):,} tokens, the embedding "

@@ -4,7 +4,7 @@ What a processor does well decides the kernels: `CAPABILITY` and `WHOLE` say wha
 """
 
 import warnings
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from qwen2_book.rounding import GROUPS, round_int4, round_int8
 PACKED_ROWS = 16  # so many rows at most read packed weights; more are quicker with wide ones
 BLOCK = 1 << 14  # rows of a matrix that are widened at once
 ROUNDED = 1 << 10  # rows that are rounded at once, so that what is made on the way stays near
-WHOLE_ROWS, LARGE = 64, 1 << 22  # rows up to which whole numbers are quicker; weights from which
+LARGE = 1 << 22  # weights of a matrix from which whole numbers are quicker
 TINY = 1e-30  # the largest number of a row that holds nothing
 ROWS = 512  # rows of a product at once, so that what it writes is still near when it is read
 
@@ -24,21 +24,13 @@ CAPABILITY = torch.backends.cpu.get_cpu_capability()
 EMULATED = CAPABILITY == "AVX2"  # bfloat16 products are, and slowly
 LAID_OUT = CAPABILITY == "AVX512" and torch.backends.mkldnn.is_available()  # by oneDNN, ahead
 VNNI = CAPABILITY == "AVX512" and torch.cpu._is_vnni_supported()  # multiplies 8-bit whole numbers
-
-
-def _whole() -> Literal["onednn", "fbgemm"] | None:
-    """The library that multiplies 8-bit whole numbers on this processor.
-
-    FBGEMM reads a large matrix as fast as memory gives it, but does not know Intel's AMX.
-    """
-    engines = torch.backends.quantized.supported_engines
-    if "onednn" in engines and VNNI and torch.cpu._is_amx_tile_supported():
-        return "onednn"
-    there = "fbgemm" in engines and hasattr(torch, "_make_per_channel_quantized_tensor")
-    return "fbgemm" if there and CAPABILITY in ("AVX2", "AVX512") else None
-
-
-WHOLE = _whole()
+AMX = CAPABILITY == "AVX512" and torch.cpu._is_amx_tile_supported()  # bfloat16 by whole tiles
+WHOLE_ROWS = 16 if AMX else 64  # so many rows at most are quicker in whole numbers
+WHOLE = (  # FBGEMM is there, which multiplies whole numbers
+    "fbgemm" in torch.backends.quantized.supported_engines
+    and CAPABILITY in ("AVX2", "AVX512")
+    and hasattr(torch, "_make_per_channel_quantized_tensor")
+)
 
 
 def product(
@@ -165,8 +157,8 @@ class WholeLinear(PackedLinear):
 
     A row is rounded twice, the second time what the first has left over, so that it passes as two
     rows of whole numbers, with 16 bits in all and nearly nothing lost. Few rows wait for the matrix
-    and not for arithmetic, so the second costs little. Without instructions made for this (VNNI),
-    the 16 bits in which a processor adds two products hold 8 bits times 7.
+    and not for arithmetic, so the second costs little. Rows go in without a sign, as processors
+    multiply them; those without VNNI add two products in 16 bits, which hold 8 bits times 7.
     """
 
     few = WHOLE_ROWS
@@ -176,9 +168,6 @@ class WholeLinear(PackedLinear):
         self.most = 127 if VNNI else 63
         scales, zeros = scales.float() / self.most, torch.zeros(len(steps), dtype=torch.long)
         self.nbytes = steps.nbytes + scales.nbytes
-        if self.kind == "onednn":
-            self.packed: Any = torch.ops.onednn.qlinear_prepack(steps, None), scales, zeros
-            return
         before, torch.backends.quantized.engine = torch.backends.quantized.engine, "fbgemm"
         with warnings.catch_warnings():  # PyTorch means to drop such tensors (issue 184982)
             warnings.simplefilter("ignore")
@@ -192,21 +181,9 @@ class WholeLinear(PackedLinear):
         steps = rows * (self.most / largest)
         high = steps.round()
         low = (steps - high).mul_(2 * self.most)  # between -most and most, as the high ones
-        first, second = self._whole(torch.cat((high, low))).chunk(2)
+        op = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32  # rounds for itself
+        first, second = op(torch.cat((high, low)), 1.0, self.most + 1, self.packed).chunk(2)
         return first.add_(second, alpha=0.5 / self.most).mul_(largest)
-
-    def _whole(self, steps: Float[Tensor, "rows in"]) -> Float[Tensor, "rows out"]:
-        """The product with steps rounded to whole numbers (FBGEMM rounds for itself).
-
-        Rows go in without a sign: VNNI multiplies unsigned numbers by signed ones, and for signed
-        rows oneDNN, where it has no AMX, falls back to a plain loop, hundreds of times as slow.
-        """
-        zero = self.most + 1
-        if self.kind == "fbgemm":
-            op = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
-            return op(steps, 1.0, zero, self.packed)
-        op, steps = torch.ops.onednn.qlinear_pointwise, steps.round_().add_(zero).byte()
-        return op(steps, 1.0, zero, *self.packed, None, 1.0, 0, torch.float32, "none", [], "")
 
 
 def pack(*layers: nn.Linear, kind: str, group: int) -> FusedLinear | PackedLinear:
@@ -217,7 +194,7 @@ def pack(*layers: nn.Linear, kind: str, group: int) -> FusedLinear | PackedLinea
         kind = kind if group else "int8"
     size = width * sum(layer.out_features for layer in layers)
     if kind == "int8" and WHOLE and size >= LARGE:
-        return WholeLinear(*layers, kind=WHOLE)
+        return WholeLinear(*layers, kind=kind)
     if width % 16:
         return FusedLinear(*layers, dtype=layers[0].weight.dtype)
     return PackedLinear(*layers, kind=kind, group=group)

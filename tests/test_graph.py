@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from layouts import LAYOUTS, random_ids, random_model, replace
+from layouts import DENSE, LAYOUTS, random_ids, random_model, replace
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from qwen2_book import graph
@@ -92,7 +92,7 @@ def test_refused():
     with pytest.raises(ValueError, match="ring=False"):
         FixedStep(model, KVCache(model.config, 1, 200))
     with pytest.raises(ValueError, match="found a DualChunkQwen2"):
-        FixedStep(with_dual_chunk(model, 16, 4), cache_for(model))
+        FixedStep(with_dual_chunk(random_model(DENSE), 16, 4), cache_for(model))
     step = FixedStep(model, cache_for(model, 1, 2))
     with pytest.raises(ValueError, match=r"\(1, 2\), expected \(1, 1\)"):
         step(torch.zeros(1, 2, dtype=torch.long))

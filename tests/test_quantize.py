@@ -173,19 +173,16 @@ def test_the_kernels_equal_a_product_with_the_unrounded_matrix(kind, group, size
     assert all(w.data_ptr() == m.weight.data_ptr() for w, m in zip(fast.wide, layers, strict=True))
 
 
-def libraries() -> list[str]:
-    """Those that multiply whole numbers here."""
-    found = packed_module.WHOLE
-    return ["onednn", "fbgemm"] if packed_module.VNNI else [found] if found else []
+whole_numbers = pytest.mark.skipif(not packed_module.WHOLE, reason="FBGEMM is not there")
 
 
-@pytest.mark.parametrize("library", libraries())
+@whole_numbers
 @pytest.mark.parametrize("width, sizes", [(128, (16,)), (40, (33, 5)), (999, (7, 96))])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_whole_numbers_give_the_product_of_the_rounded_matrix(library, width, sizes, dtype):
+def test_whole_numbers_give_the_product_of_the_rounded_matrix(width, sizes, dtype):
     torch.manual_seed(2)
     layers = [nn.Linear(width, size, dtype=dtype) for size in sizes]
-    fast = WholeLinear(*layers, kind=library)
+    fast = WholeLinear(*layers, kind="int8")
     weight = torch.cat([layer.weight for layer in layers]).detach()
     bias = torch.cat([layer.bias for layer in layers]).detach().float()
     back = unround_int8(*round_int8(weight))
@@ -203,11 +200,11 @@ def test_whole_numbers_give_the_product_of_the_rounded_matrix(library, width, si
     assert (fast(x) - wide).abs().max() <= (4 * BF16 if dtype == torch.bfloat16 else 1e-6)
 
 
-@pytest.mark.parametrize("library", libraries())
-def test_a_row_is_off_by_half_a_step_of_the_second_rounding(library):
+@whole_numbers
+def test_a_row_is_off_by_half_a_step_of_the_second_rounding():
     layer = nn.Linear(64, 64, bias=False)
     nn.init.eye_(layer.weight)  # the products are the numbers themselves
-    fast, x = WholeLinear(layer, kind=library), torch.randn(7, 64)
+    fast, x = WholeLinear(layer, kind="int8"), torch.randn(7, 64)
     weight = unround_int8(*round_int8(layer.weight.detach()))
     half = x.abs().amax(1, keepdim=True) / fast.most / (2 * fast.most) / 2
     assert ((fast(x) - x @ weight.T).abs() <= half * 1.01).all()
@@ -215,11 +212,10 @@ def test_a_row_is_off_by_half_a_step_of_the_second_rounding(library):
 
 def test_large_matrices_take_whole_numbers_where_there_are_kernels(monkeypatch):
     layer = nn.Linear(64, 20)
-    here = packed_module.WHOLE
-    for library, large in ((here, 64 * 20), (here, 64 * 20 + 1), (None, 64 * 20)):
-        monkeypatch.setattr(packed_module, "WHOLE", library)
+    for there, large in ((True, 64 * 20), (True, 64 * 20 + 1), (False, 64 * 20)):
+        monkeypatch.setattr(packed_module, "WHOLE", there and packed_module.WHOLE)
         monkeypatch.setattr(packed_module, "LARGE", large)
-        whole = library is not None and large == 64 * 20
+        whole = packed_module.WHOLE and large == 64 * 20
         assert isinstance(pack(layer, kind="int8", group=32), WholeLinear) is whole
         assert type(pack(layer, kind="int4", group=32)) is PackedLinear
 
