@@ -316,8 +316,8 @@ def bandwidth(results: dict) -> str:
     read = max(map(statistics.median, runs)) * results["bfloat16 bytes a token"]
     share = read / max(v for what, v in results["limits"].items() if what.endswith("bytes/s"))
     return (
-        f" Decoding in bfloat16 reads {read / 1e9:.1f} GB/s of weights, {share:.0%} of the most "
-        "that a product above reads."
+        f" Decoding one text in bfloat16 reads {read / 1e9:.1f} G bytes/s of weights, {share:.0%} "
+        "of the most of these."
     )
 
 
@@ -330,10 +330,10 @@ def page(results: dict) -> str:
         "# Engines side by side\n\nThis page is written by `make bench`; the single runs are in "
         f"[engines.json](engines.json).\n\n{results['checkpoint']}; {about}. "
         f"{results['rounds']} interleaved rounds, medians and ranges; {results['new']} tokens one "
-        f"by one; columns are prompts × their tokens. The machine's own limits: {limit}. "
+        f"by one; columns are prompts × their tokens. The machine's own limits: {limit}."
+        f"{bandwidth(results)} "
         f"Load average before and after: {results['load average']}."
-        + (f" Packed products take {share:.0%} of the time of int4 decoding." if share else "")
-        + bandwidth(results),
+        + (f" Packed products take {share:.0%} of the time of int4 decoding." if share else ""),
     ]
     for what in ("prefill", "decode"):
         cells = results["speeds"]

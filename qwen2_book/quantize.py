@@ -85,10 +85,10 @@ def optimize(
     int8 rounds by rows, int4 by `group` neighbours of a row (32 to 256). Both are for passes of few
     rows, as in decoding: at most 16, or 64 where whole numbers are multiplied (large int8 matrices
     on x86 without AMX). Larger passes (of an expert: larger shares) read the wide weights, which
-    are shared with `model`, not copied: they stay mapped where `load` mapped them. `int8_parts` names what
-    int4 leaves in int8, out of attention, feed_forward and head: the head is the most sensitive.
-    Embedding, norms and routers stay wide. Rows of no multiple of 32 weights get int8; small
-    matrices with rows of no multiple of 16 stay wide.
+    are shared with `model`, not copied: they stay mapped where `load` mapped them. `int8_parts`
+    names what int4 leaves in int8, out of attention, feed_forward and head: the head is the most
+    sensitive. Embedding, norms and routers stay wide. Rows of no multiple of 32 weights get int8;
+    small matrices with rows of no multiple of 16 stay wide.
 
     Packed weights run on the CPU only; float32 and bfloat16 stay where the model is (on a GPU that
     has not been tried). Raises ValueError for another device, for names that are not known, and for

@@ -21,6 +21,12 @@ def test_the_page_is_what_the_run_gave(module):
     assert (FOLDER / f"{name}.md").read_text(encoding="utf-8") == module.page(stored(name))
 
 
+@pytest.mark.parametrize("folder", ["older", "newer"])
+def test_so_are_those_of_other_processors(folder):
+    page = (FOLDER / folder / "engines.md").read_text(encoding="utf-8")
+    assert page == engines.page(stored(f"{folder}/engines"))
+
+
 @pytest.mark.parametrize("readme", ["README.md", "benchmarks/README.md"])
 def test_the_readme_shows_the_stored_ratios(readme):
     assert engines.short(stored("engines")) in (ROOT / readme).read_text(encoding="utf-8")
