@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import engines, quality, steps
+from qwen2_book import load
+from qwen2_book.checkpoint import source
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "benchmarks"
@@ -47,10 +50,6 @@ def test_the_order_turns_round_and_the_first_round_is_left_out():
 
 def test_the_slow_ways_give_the_same_logits():
     """What the steps are measured against is the same model, done the plain way."""
-    import torch
-
-    from qwen2_book import load
-
     model, _ = load(device="cpu", dtype="float32")
     ids = torch.arange(2, 22)[None]
     logits = []
@@ -65,3 +64,12 @@ def test_the_slow_ways_give_the_same_logits():
             logits.append(torch.cat([model(part, cache) for part in parts], 1))
     assert torch.equal(logits[0], model(ids)) or torch.allclose(logits[0], model(ids), atol=1e-4)
     assert all(torch.allclose(each, logits[0], atol=1e-4) for each in logits)
+
+
+def test_the_gpus_engine_uses_its_cache_again():
+    """The variant that records its steps, on this CPU; both texts at once would not fit."""
+    run = engines.ours(source.TINY, engines.GRAPH)
+    for _ in range(2):
+        assert all(seconds > 0 for seconds in run(torch.arange(2, 22).view(2, 10), 150))
+    name = f"qwen2_book {engines.GRAPH}"
+    assert name in engines.NAMES and name not in engines.there(source.TINY)
