@@ -27,6 +27,18 @@ def cache_for(model, batch=2, capacity=44):
     return KVCache(model.config, batch, capacity, model.device, model.dtype, ring=False)
 
 
+def equal_steps(model, ids, loose):
+    """Seven tokens as a prompt, the rest one by one, beside the model itself."""
+    caches = cache_for(model), cache_for(model)
+    for cache in caches:
+        model(ids[:, :7], cache)
+    step = FixedStep(model, caches[1])
+    for k in range(7, ids.shape[1]):
+        expected = model(ids[:, k : k + 1], caches[0])
+        torch.testing.assert_close(step(ids[:, k : k + 1]), expected, rtol=loose, atol=loose)
+    return step
+
+
 @pytest.fixture(params=["as it is", "recorded"])
 def recording(request, monkeypatch):
     monkeypatch.setattr(graph, "BLOCK", 16)
@@ -42,13 +54,7 @@ def test_every_step_is_the_models(config, weights, recording):
     model = random_model(config)
     model = model if weights is None else optimize(model, weights)
     ids = random_ids(2, 43, model.config)
-    caches = cache_for(model), cache_for(model)
-    for cache in caches:
-        model(ids[:, :7], cache)
-    step = FixedStep(model, caches[1])
-    for k in range(7, 43):
-        expected = model(ids[:, k : k + 1], caches[0])
-        torch.testing.assert_close(step(ids[:, k : k + 1]), expected, rtol=1e-4, atol=1e-4)
+    step = equal_steps(model, ids, 1e-4)
     assert sorted(step.steps) == [16, 32, 44]
 
 
@@ -78,13 +84,7 @@ def test_padded_prompts_taken_back_columns_and_the_model_between(recording):
 @torch.no_grad()
 def test_experts_run_as_they_are():
     model = random_model(LAYOUTS["experts"])
-    ids, caches = random_ids(2, 9, model.config), (cache_for(model), cache_for(model))
-    for cache in caches:
-        model(ids[:, :7], cache)
-    step = FixedStep(model, caches[1])
-    for k in (7, 8):
-        expected = model(ids[:, k : k + 1], caches[0])
-        torch.testing.assert_close(step(ids[:, k : k + 1]), expected, rtol=1e-4, atol=1e-4)
+    equal_steps(model, random_ids(2, 9, model.config), 1e-4)
 
 
 def test_refused():
@@ -112,13 +112,7 @@ def test_a_graph_on_a_gpu(monkeypatch, fast):
     model = random_model(SLIDING).to("cuda")
     model = optimize(model, "float32") if fast else model
     ids = random_ids(2, 43, model.config).to("cuda")
-    caches = cache_for(model), cache_for(model)
-    for cache in caches:
-        model(ids[:, :7], cache)
-    step = FixedStep(model, caches[1])
-    for k in range(7, 43):
-        expected = model(ids[:, k : k + 1], caches[0])
-        torch.testing.assert_close(step(ids[:, k : k + 1]), expected, rtol=1e-3, atol=1e-3)
+    equal_steps(model, ids, 1e-3)
     with pytest.raises(ValueError, match="mixture of experts"):
         experts = random_model(LAYOUTS["experts"]).to("cuda")
         FixedStep(experts, cache_for(experts))
